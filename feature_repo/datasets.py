@@ -1,0 +1,144 @@
+"""What a table of telemetry is: its columns, their units, and what counts as broken.
+
+A :class:`Dataset` is the contract between a source and everything after it. Ingest casts to it,
+validation holds rows against it, and the feature definitions are made from its gauges, counters
+and codes. It is data only: DAG files read it, so nothing heavy may be imported here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TABLE_NAME = r"^[a-z][a-z0-9_]*$"
+
+
+class ColumnType(StrEnum):
+    """How a column is stored in the lake (timestamps are UTC, microseconds)."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    STRING = "string"
+    TIMESTAMP = "timestamp"
+
+
+class ColumnRole(StrEnum):
+    """What a column means, which decides the features made from it."""
+
+    ENTITY = "entity"  # the machine, VM, service or account that the row is about
+    EVENT_TIME = "event_time"  # when the row became true, and could be known
+    GAUGE = "gauge"  # a level that goes up and down: CPU, temperature
+    COUNTER = "counter"  # a count that only grows: reallocated sectors
+    CATEGORY = "category"  # one of few strings: model, zone, kind of event
+    ATTRIBUTE = "attribute"  # a number that hardly changes: capacity
+    OTHER = "other"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(Frozen):
+    """One column of a data set."""
+
+    name: str = Field(pattern=TABLE_NAME)
+    type: ColumnType
+    role: ColumnRole = ColumnRole.OTHER
+    unit: str = ""
+    description: str = ""
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str, ...] | None = None
+
+
+class DatasetKind(StrEnum):
+    """Which feature templates apply to the rows."""
+
+    TELEMETRY = "telemetry"  # measurements per entity and time
+    EVENTS = "events"  # things that happened to an entity: errors, maintenance, failures
+    INVENTORY = "inventory"  # what is known of an entity, from some time on
+    BILLING = "billing"  # cost per day and account
+
+
+class BatchLimits(Frozen):
+    """When a batch is broken as a whole, and stops the run instead of being sifted row by row."""
+
+    min_rows: int = Field(1, ge=0, description="Fewest rows that a non-empty window may bring.")
+    max_quarantined_share: float = Field(
+        0.2, ge=0, le=1, description="Largest share of a batch that may be quarantined."
+    )
+    max_missing_share: float = Field(
+        0.5, ge=0, le=1, description="Largest share of missing values in any nullable gauge."
+    )
+
+
+class Dataset(Frozen):
+    """The contract of one table: ``raw.<name>``, ``clean.<name>`` and ``quarantine.<name>``."""
+
+    name: str = Field(pattern=TABLE_NAME)
+    kind: DatasetKind
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = Field(description="Columns that together name one row.")
+    slice: timedelta = Field(
+        timedelta(days=1), description="Ingest is exactly-once per slice; windows are cut into slices."
+    )
+    limits: BatchLimits = BatchLimits()
+    schedule: str | None = Field("15 0 * * *", description="Cron (UTC) of ingest_<name>.")
+
+    @model_validator(mode="after")
+    def _roles_are_there(self) -> Dataset:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"data set {self.name}: a column is named twice: {sorted(names)}")
+        if missing := [name for name in self.key if name not in names]:
+            raise ValueError(f"data set {self.name}: key names no column: {missing}")
+        for role in (ColumnRole.ENTITY, ColumnRole.EVENT_TIME):
+            found = self.named(role)
+            if len(found) != 1:
+                raise ValueError(
+                    f"data set {self.name}: needs exactly one column with role {role}, has {found}"
+                )
+        return self
+
+    def named(self, *roles: ColumnRole) -> tuple[str, ...]:
+        """Names of the columns with one of these roles, in order."""
+        return tuple(column.name for column in self.columns if column.role in roles)
+
+    @property
+    def entity(self) -> str:
+        return self.named(ColumnRole.ENTITY)[0]
+
+    @property
+    def event_time(self) -> str:
+        return self.named(ColumnRole.EVENT_TIME)[0]
+
+
+class FeatureGrid(Frozen):
+    """When feature rows are made, and over which windows they look back."""
+
+    every: timedelta | None = Field(
+        timedelta(hours=1),
+        description="Feature rows stand at whole multiples of this; None: at each telemetry row.",
+    )
+    windows: tuple[timedelta, ...] = Field(
+        (timedelta(hours=3), timedelta(hours=24)), min_length=1, description="Shortest first."
+    )
+    ttl: timedelta = Field(
+        timedelta(hours=6), description="A feature row older than this is missing, not a value."
+    )
+
+    @model_validator(mode="after")
+    def _windows_are_whole(self) -> FeatureGrid:
+        if list(self.windows) != sorted(set(self.windows)):
+            raise ValueError(f"windows must rise without repeats: {self.windows}")
+        if self.every and any(window % self.every for window in self.windows):
+            raise ValueError(f"each window must be a multiple of every={self.every}: {self.windows}")
+        return self
+
+
+Part = Literal["train", "valid", "holdout"]

@@ -1,0 +1,188 @@
+"""The lake: Delta tables in a local folder or an S3 bucket, with exactly-once appends.
+
+Each append names the work that it stands for (a *transaction identifier*, Delta protocol, action
+``txn``). Rows and identifiers enter the table in one atomic commit, so work that is done again
+after a crash finds its own identifier and adds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from pipelines.errors import LakeError
+from pipelines.references import TableRef
+
+if TYPE_CHECKING:
+    import polars as pl
+    from deltalake import DeltaTable
+
+    from pipelines.settings import Settings
+
+_CONFLICT_RETRIES = 8
+
+
+class Lake:
+    """Tables below one address. Table names are paths: ``raw/simulated/telemetry``."""
+
+    def __init__(self, url: str, storage_options: Mapping[str, str] | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._options = dict(storage_options or {})
+
+    @classmethod
+    def of(cls, settings: Settings) -> Lake:
+        return cls(settings.lake, settings.s3_storage_options)
+
+    def address(self, table: str) -> str:
+        return f"{self.url}/{table}"
+
+    def exists(self, table: str) -> bool:
+        from deltalake import DeltaTable
+
+        return DeltaTable.is_deltatable(self.address(table), self._options)
+
+    def version(self, table: str) -> int:
+        """Newest version of the table.
+
+        Raises:
+            LakeError: there is no such table.
+        """
+        return self._open(table).version()
+
+    def done(self, table: str, work: Iterable[str]) -> set[str]:
+        """Which of these pieces of work the table already holds."""
+        if not self.exists(table):
+            return set()
+        handle = self._open(table)
+        return {name for name in work if handle.transaction_version(name) is not None}
+
+    def append(
+        self, table: str, rows: pl.DataFrame, *, work: Iterable[str], partition_by: str | None = None
+    ) -> TableRef:
+        """Add rows once for the named work.
+
+        Args:
+            table: Path of the table; it is made with the schema of ``rows`` where it is missing.
+            rows: The rows; their schema must be the table's, new columns are added to the table.
+            work: What these rows stand for, e.g. ``["ingest:2026-01-01T00:00Z"]``. All of it is
+                recorded with the rows in one commit.
+            partition_by: Column of type date, on creation.
+
+        Returns:
+            The version that holds the rows, with ``rows_added=0`` where all of the work was there.
+
+        Raises:
+            LakeError: a part of the work was already there and another was not, so that the rows
+                cannot be added without doubling some; or the table cannot be written.
+        """
+        names = list(work)
+        if not names:
+            raise LakeError(f"an append to {table} must name its work, or a rerun would double it")
+        self._create(table, rows, partition_by)
+        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake.exceptions import CommitFailedError
+
+        for _ in range(_CONFLICT_RETRIES):
+            handle = self._open(table)
+            present = {name for name in names if handle.transaction_version(name) is not None}
+            if len(present) == len(names):
+                return TableRef(table=table, version=handle.version())
+            if present:
+                raise LakeError(f"{table} holds {sorted(present)} but not all of {names}: append them apart")
+            properties = CommitProperties(app_transactions=[Transaction(name, 1) for name in names])
+            try:
+                # The handle pins the version that was looked at: a second writer of the same
+                # work fails at the commit instead of adding its rows.
+                write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=properties)
+            except CommitFailedError:
+                continue
+            return TableRef(table=table, version=handle.version(), rows_added=rows.height)
+        raise LakeError(f"{table}: {_CONFLICT_RETRIES} commits in a row met another writer; try again later")
+
+    def replace(
+        self, table: str, rows: pl.DataFrame, *, where: str, partition_by: str | None = None
+    ) -> TableRef:
+        """Put ``rows`` in the place of those that match ``where``, in one commit.
+
+        Args:
+            where: SQL predicate over partition columns, e.g. ``day >= '2026-01-01'``. Each of
+                ``rows`` must match it.
+        """
+        from deltalake import write_deltalake
+        from deltalake.exceptions import CommitFailedError
+
+        self._create(table, rows, partition_by)
+        for _ in range(_CONFLICT_RETRIES):
+            handle = self._open(table)
+            try:
+                write_deltalake(handle, rows, mode="overwrite", predicate=where, schema_mode="merge")
+            except CommitFailedError:
+                continue
+            return TableRef(table=table, version=handle.version(), rows_added=rows.height)
+        raise LakeError(f"{table}: {_CONFLICT_RETRIES} commits in a row met another writer; try again later")
+
+    def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
+        """Lazy frame over one version of a table; ``None`` is the newest.
+
+        Raises:
+            LakeError: there is no such table or version.
+        """
+        import polars as pl
+
+        return pl.scan_delta(self._open(table, version))
+
+    def write_object(self, path: str, content: bytes) -> str:
+        """Store an immutable object under a path of its own hash or name; returns its address."""
+        import fsspec
+
+        if self.url.startswith("s3://"):
+            from pipelines.adapters.object_store import ObjectStore
+
+            return ObjectStore.from_storage_options(self._options).write(self.address(path), content)
+        target = self.address(path)
+        with fsspec.open(f"{target}.{hashlib.sha256(content).hexdigest()[:8]}.part", "wb", auto_mkdir=True) as part:
+            part.write(content)
+        # A rename is atomic: a reader sees the whole object or none.
+        fsspec.filesystem("file").mv(part.name, target)
+        return target
+
+    def read_object(self, url: str) -> bytes:
+        """Bytes of an object that :meth:`write_object` stored.
+
+        Raises:
+            LakeError: there is no such object.
+        """
+        if url.startswith("s3://"):
+            from pipelines.adapters.object_store import ObjectStore
+
+            return ObjectStore.from_storage_options(self._options).read(url)
+        try:
+            with open(url, "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            raise LakeError(f"no object at {url}") from error
+
+    def _create(self, table: str, rows: pl.DataFrame, partition_by: str | None) -> None:
+        if self.exists(table):
+            return
+        from deltalake import DeltaTable
+
+        DeltaTable.create(
+            self.address(table),
+            schema=rows.head(0).to_arrow().schema,
+            mode="ignore",
+            partition_by=partition_by,
+            storage_options=self._options or None,
+        )
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            return DeltaTable(self.address(table), version=version, storage_options=self._options or None)
+        except TableNotFoundError as error:
+            raise LakeError(f"no table {table} in {self.url}: has its stage run?") from error
+        except DeltaError as error:
+            raise LakeError(f"cannot open {table} version {version} in {self.url}: {error}") from error

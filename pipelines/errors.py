@@ -1,0 +1,67 @@
+"""Errors that a person can act on: each says what was found, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Root of all errors that Headrace raises on purpose. Its text is for the person on call."""
+
+
+class SettingsError(HeadraceError):
+    """A setting is unknown, missing or out of range."""
+
+
+class SourceError(HeadraceError):
+    """A source cannot be read, or does not have what its profile promises."""
+
+
+class WindowError(HeadraceError):
+    """A time window is naive, empty, reversed or not cut at slice borders."""
+
+
+class LakeError(HeadraceError):
+    """A table is missing, or cannot be read or written."""
+
+
+class DataValidationError(HeadraceError):
+    """A batch is broken as a whole. Retrying cannot help."""
+
+
+class FeatureError(HeadraceError):
+    """Features cannot be computed, retrieved or published."""
+
+
+class SnapshotError(HeadraceError):
+    """A training set cannot be built: too few rows, one class only, an empty part."""
+
+
+class TrainingError(HeadraceError):
+    """A model cannot be trained or exported."""
+
+
+class EvaluationError(HeadraceError):
+    """Evidence for a verdict cannot be gathered."""
+
+
+class PromotionError(HeadraceError):
+    """A pointer may not be moved."""
+
+
+class RegistryError(HeadraceError):
+    """The tracking server or registry refused, or did not answer."""
+
+
+class ArtifactError(HeadraceError):
+    """A stored model is incomplete, was changed, or does not reproduce its own sample."""
+
+
+class InvalidRequestError(HeadraceError):
+    """A request does not fit the model's signature. ``field`` names the culprit."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ProcessError(HeadraceError):
+    """A supervised process did not start, stop or answer."""

@@ -1,0 +1,209 @@
+"""Every setting, in one class: prefix ``HEADRACE_``, unknown keys refused, units in the names.
+
+Settings come from the environment, and from ``$HEADRACE_HOME/settings.env`` for what should
+outlive a shell. The environment wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.errors import SettingsError
+
+PREFIX = "HEADRACE_"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """All settings. Build with :func:`load_settings`, which also refuses unknown names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="In production, generated and default secrets are refused."
+    )
+    home: Path = Field(Path(".headrace"), description="Folder of all state on this machine.")
+    source: str = Field(
+        "simulated",
+        description="Where telemetry comes from by default: a bundled profile's name, or the path of a YAML profile.",
+    )
+
+    # One switch each: lake, tracking server, Airflow's database, online store.
+    lake_url: str = Field("", description="Folder or s3://bucket/prefix. Default: $HEADRACE_HOME/lake.")
+    tracking_url: str = Field("", description="MLflow server. Default: the one that `headrace up` starts.")
+    airflow_database_url: str = Field(
+        "", description="SQLAlchemy URL. Default: SQLite under $HEADRACE_HOME/airflow."
+    )
+    online_store_url: str = Field(
+        "", description="redis://host:port/db, or sqlite:///path. Default: SQLite under $HEADRACE_HOME."
+    )
+
+    airflow_url: str = Field("", description="Airflow's API server. Default: the one that `headrace up` starts.")
+    airflow_executor: Literal["LocalExecutor", "CeleryExecutor", "KubernetesExecutor"] = "LocalExecutor"
+    airflow_parallelism: int = Field(2, ge=1, description="Tasks that may run at once on this machine.")
+    mlflow_database_url: str = Field("", description="Backend of the MLflow server that `headrace up` starts.")
+    mlflow_artifacts_url: str = Field("", description="Where that server keeps artifacts: a folder or s3://….")
+    feature_registry_url: str = Field("", description="SQLAlchemy URL of Feast's registry.")
+    tuning_url: str = Field(
+        "", description="Optuna storage: SQLAlchemy URL, or a path for a journal file. Default: a journal file."
+    )
+
+    s3_endpoint_url: str | None = Field(None, description="S3 endpoint, for example http://127.0.0.1:9000.")
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+    bind_host: str = Field("127.0.0.1", description="Address that the pages and the server listen on.")
+    airflow_port: int = Field(8080, ge=1, le=65535)
+    airflow_log_port: int = Field(8793, ge=1, le=65535, description="Where tasks' live logs are served.")
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    serving_port: int = Field(8000, ge=1, le=65535)
+    serving_url: str = Field("", description="The server. Default: the one that `headrace up` starts.")
+
+    serving_models: str = Field("", description="Registered models to serve, by comma. Default: all with an alias.")
+    serving_poll_seconds: float = Field(1.0, gt=0, le=60, description="Time between looks at the aliases.")
+    serving_max_body_bytes: int = Field(16 * 2**20, gt=0)
+    serving_max_rows: int = Field(10_000, gt=0, description="Largest batch in one request.")
+
+    random_seed: int = Field(20260101, ge=0, description="Seed of splits, tuning and training; recorded with each run.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    shared_data: Path | None = Field(None, description="Folder of real telemetry for tests and benchmarks; never needed.")
+
+    @field_validator("home")
+    @classmethod
+    def _home_is_absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _s3_has_keys(self) -> Settings:
+        if self.environment == "production" and self.lake_url.startswith("s3://"):
+            if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+                raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both or neither")
+        return self
+
+    @cached_property
+    def lake(self) -> str:
+        return self.lake_url or str(self.home / "lake")
+
+    @cached_property
+    def tracking(self) -> str:
+        return (self.tracking_url or f"http://{_reachable(self.bind_host)}:{self.mlflow_port}").rstrip("/")
+
+    @cached_property
+    def airflow(self) -> str:
+        return (self.airflow_url or f"http://{_reachable(self.bind_host)}:{self.airflow_port}").rstrip("/")
+
+    @cached_property
+    def serving(self) -> str:
+        return (self.serving_url or f"http://{_reachable(self.bind_host)}:{self.serving_port}").rstrip("/")
+
+    @cached_property
+    def airflow_database(self) -> str:
+        return self.airflow_database_url or f"sqlite:///{self.home / 'airflow' / 'airflow.db'}"
+
+    @cached_property
+    def mlflow_database(self) -> str:
+        return self.mlflow_database_url or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @cached_property
+    def mlflow_artifacts(self) -> str:
+        return self.mlflow_artifacts_url or str(self.home / "mlflow" / "artifacts")
+
+    @cached_property
+    def online_store(self) -> str:
+        return self.online_store_url or f"sqlite:///{self.home / 'features' / 'online.db'}"
+
+    @cached_property
+    def feature_registry(self) -> str:
+        return self.feature_registry_url or f"sqlite:///{self.home / 'features' / 'registry.db'}"
+
+    @cached_property
+    def tuning(self) -> str:
+        return self.tuning_url or str(self.home / "tuning" / "journal.log")
+
+    @cached_property
+    def s3_storage_options(self) -> dict[str, str]:
+        """Options for ``deltalake`` and Polars; empty for a local lake."""
+        if not self.lake.startswith("s3://"):
+            return {}
+        options = {"AWS_REGION": self.s3_region}
+        if self.s3_endpoint_url:
+            options["AWS_ENDPOINT_URL"] = self.s3_endpoint_url
+            # A plain-http endpoint is somebody's own MinIO on a private network, not AWS.
+            options["AWS_ALLOW_HTTP"] = str(urlsplit(self.s3_endpoint_url).scheme == "http").lower()
+        if self.s3_access_key_id and self.s3_secret_access_key:
+            options["AWS_ACCESS_KEY_ID"] = self.s3_access_key_id
+            options["AWS_SECRET_ACCESS_KEY"] = self.s3_secret_access_key.get_secret_value()
+        return options
+
+
+def _reachable(host: str) -> str:
+    """The address by which this machine reaches a server bound to ``host``."""
+    return "127.0.0.1" if host in {"0.0.0.0", "::", "localhost"} else host
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Settings of this process.
+
+    Args:
+        environ: Variables to read instead of the process's own; for tests.
+        overrides: Fields that win over everything.
+
+    Raises:
+        SettingsError: a name is unknown, or a value is refused. The text names each of them.
+    """
+    variables = dict(os.environ if environ is None else environ)
+    home = Path(str(overrides.get("home") or variables.get(f"{PREFIX}HOME") or ".headrace")).expanduser()
+    merged = _read_env_file(home / "settings.env") | {
+        name.upper(): value for name, value in variables.items() if name.upper().startswith(PREFIX)
+    }
+    _refuse_unknown(merged)
+    values: dict[str, object] = {
+        name.removeprefix(PREFIX).lower(): value for name, value in merged.items() if value != ""
+    }
+    try:
+        return Settings(**(values | overrides))  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}={item['input']!r}: {item['msg']}"
+            if item["loc"]
+            else item["msg"]
+            for item in error.errors(include_url=False)
+        ]
+        raise SettingsError("refused settings:\n  " + "\n  ".join(lines)) from error
+
+
+def _refuse_unknown(variables: Mapping[str, str]) -> None:
+    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    unknown = []
+    for name in sorted(set(variables) - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        unknown.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    if unknown:
+        raise SettingsError("unknown settings: " + ", ".join(unknown) + "; `headrace settings` lists them all")
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    values = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip().startswith(PREFIX):
+            raise SettingsError(f"{path}:{number}: {text!r} is not of the form {PREFIX}NAME=value")
+        values[name.strip()] = value.strip().strip("'\"")
+    return values

@@ -1,0 +1,159 @@
+"""A source profile: where telemetry comes from, what its tables are, what each model changes for it.
+
+A profile is a YAML file, bundled (``pipelines/sources/profiles/``) or the user's own. DAG files
+read it at parse, so this module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from feature_repo.datasets import TABLE_NAME, Dataset, FeatureGrid, Frozen
+from models.specs import ModelSpec
+from pipelines.errors import SourceError
+from pipelines.references import Layer
+
+BUNDLED = Path(__file__).parent / "profiles"
+
+
+class ColumnFrom(Frozen):
+    """Where one of our columns comes from in a file."""
+
+    column: str | None = Field(None, description="Name in the file.")
+    constant: str | float | int | None = Field(None, description="The same value for each row.")
+    shift: timedelta = Field(
+        timedelta(0),
+        description="Added to a time. A daily mean stamped at the day's start is known a day later: shift 1 day.",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ColumnFrom:
+        if (self.column is None) == (self.constant is None):
+            raise ValueError("give either 'column' or 'constant'")
+        return self
+
+
+class TableFile(Frozen):
+    """One file, or a glob of files, that yields rows of a data set."""
+
+    url: str = Field(
+        description="fsspec address or path, *.parquet or *.csv, may be a glob; a relative path is taken from the profile's folder, "
+        "and ${HEADRACE_SHARED_DATA} stands for that setting."
+    )
+    columns: dict[str, ColumnFrom] = Field(
+        default_factory=dict, description="Ours to theirs; a column not named here has our name."
+    )
+
+
+class SimulatedOrigin(Frozen):
+    """The deterministic fleet simulator."""
+
+    kind: Literal["simulated"]
+    machines: int = Field(60, ge=1)
+    seed: int = 7
+    regimes: str | None = Field(None, description="Path of a regime script, see `headrace simulate --help`.")
+
+
+class FilesOrigin(Frozen):
+    """Parquet or CSV files."""
+
+    kind: Literal["files"]
+    tables: dict[str, tuple[TableFile, ...]] = Field(description="Files per data set.")
+
+
+class SourceProfile(Frozen):
+    """A source with its data sets."""
+
+    name: str = Field(pattern=TABLE_NAME)
+    description: str
+    origin: Annotated[SimulatedOrigin | FilesOrigin, Field(discriminator="kind")]
+    datasets: tuple[Dataset, ...]
+    features: FeatureGrid = FeatureGrid()
+    window_start: datetime | None = Field(None, description="First moment of a finite source.")
+    window_end: datetime | None = Field(None, description="End of a finite source.")
+    models: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Per model: fields of its spec that differ for this source."
+    )
+    folder: str = Field("", description="Folder of the profile's file; set when it is read.")
+
+    @model_validator(mode="after")
+    def _tables_match(self) -> SourceProfile:
+        names = [dataset.name for dataset in self.datasets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a data set is named twice: {sorted(names)}")
+        if isinstance(self.origin, FilesOrigin) and set(self.origin.tables) != set(names):
+            raise ValueError(f"origin.tables {sorted(self.origin.tables)} are not the datasets {sorted(names)}")
+        return self
+
+    def dataset(self, name: str) -> Dataset:
+        """Raises SourceError where the source has no such data set."""
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        raise SourceError(
+            f"source {self.name} has no data set {name!r}; it has {[dataset.name for dataset in self.datasets]}"
+        )
+
+    def table(self, layer: Layer, name: str) -> str:
+        """Path in the lake: layer, source, data set or view."""
+        return f"{layer.value}/{self.name}/{name}"
+
+    def spec_of(self, spec: ModelSpec) -> ModelSpec:
+        """The model's spec with what this source changes.
+
+        Raises:
+            SourceError: the profile names a field that specs do not have, or a wrong value.
+        """
+        changed = _merge(spec.model_dump(), self.models.get(spec.name, {}))
+        try:
+            return ModelSpec.model_validate(changed)
+        except ValidationError as error:
+            raise SourceError(f"profile {self.name}, models.{spec.name}: {error}") from error
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def load_profile(source: str) -> SourceProfile:
+    """A bundled profile by name, or a file by path.
+
+    Raises:
+        SourceError: no such profile, or its text is refused; the message names each field.
+    """
+    path = Path(source).expanduser() if source.endswith((".yaml", ".yml")) else BUNDLED / f"{source}.yaml"
+    if not path.is_file():
+        bundled = sorted(file.stem for file in BUNDLED.glob("*.yaml"))
+        raise SourceError(f"no source profile {source!r}: give the path of a YAML file, or one of {bundled}")
+    return _read(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, _mtime_ns: int) -> SourceProfile:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+        return SourceProfile.model_validate({**content, "folder": str(path.parent)})
+    except (yaml.YAMLError, TypeError) as error:
+        raise SourceError(f"{path} is not a YAML mapping: {error}") from error
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
+        raise SourceError(f"{path} is refused:\n  " + "\n  ".join(lines)) from error
+
+
+def registered_name(spec: ModelSpec, profile: SourceProfile, default_source: str) -> str:
+    """Name in the registry: the model's own for the configured source, else with the source's name.
+
+    A model of another source has other inputs; under the same name it could replace the one that
+    callers use.
+    """
+    return spec.name if profile.name == load_profile(default_source).name else f"{spec.name}-{profile.name}"
