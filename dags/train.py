@@ -1,0 +1,141 @@
+"""train_<model>: from raw telemetry to a proved version in production, one DAG per model of the catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dags.defaults import schedule, task_defaults, window_params
+from models.catalogue import CATALOGUE
+from models.specs import ModelSpec
+from pipelines.references import Window
+from pipelines.settings import load_settings
+from pipelines.sources.profile import load_profile
+
+MANUAL = """
+**{question}**
+
+Ingests and validates the window's telemetry, builds features, tunes, trains, judges the candidate against its
+thresholds, the baselines and the version now serving, and moves the alias `production` if the gate is passed.
+
+Each task can be cleared and run again: it neither loses nor doubles anything.
+
+| if this task fails | look at |
+|---|---|
+| validate | the last lines of its log name the expectation, the counts and a few rows; mend the source |
+| snapshot | too few outcomes in the window: widen it |
+| evaluate | its log; a stored model that does not reproduce its own sample is refused |
+| promote *skipped* | the gate was not passed; the reasons are in its log and on the version in MLflow |
+
+Parameters: `window_start` and `window_end` (ISO dates, UTC, whole days; empty: the {days} days before the run),
+`source` (a profile; empty: the configured one), `trials` (empty: {trials}).
+"""
+
+
+def train_dag(spec: ModelSpec) -> DAG:
+    @dag(
+        dag_id=f"train_{spec.name}",
+        description=spec.question,
+        schedule=schedule(spec.schedule),
+        catchup=False,
+        max_active_runs=1,
+        default_args=task_defaults(spec.owner),
+        params={
+            "window_start": Param(None, type=["null", "string"], format="date", description="First day (UTC)."),
+            "window_end": Param(None, type=["null", "string"], format="date", description="Day after the last (UTC)."),
+            "source": Param(None, type=["null", "string"], description="Source profile, where not the configured one."),
+            "trials": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Tuning trials."),
+        },
+        doc_md=MANUAL.format(question=spec.question, days=spec.training_window.days, trials=spec.tuning.trials),
+        tags=["train", spec.name],
+    )
+    def chain() -> None:
+        @task
+        def plan() -> list[dict[str, str]]:
+            """One request per data set; the window is the same in each."""
+            context = get_current_context()
+            window = window_params(context["params"], context["dag_run"].run_after, spec.training_window)
+            return [window | {"dataset": name} for name in load_profile(_source()).spec_of(spec).datasets]
+
+        @task(map_index_template="{{ dataset_name }}")
+        def ingest(request: dict[str, str]) -> dict[str, Any]:
+            from pipelines.ingest import job
+
+            get_current_context()["dataset_name"] = request["dataset"]
+            return job.run(_source(), request["dataset"], _window(request), load_settings()).to_xcom()
+
+        @task(map_index_template="{{ dataset_name }}")
+        def validate(ingested: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.references import IngestRef
+            from pipelines.validate import job
+
+            get_current_context()["dataset_name"] = ingested["dataset"]
+            return job.run(IngestRef.from_xcom(ingested), load_settings()).to_xcom()
+
+        @task
+        def features(requests: list[dict[str, str]]) -> dict[str, Any]:
+            from pipelines.features import job
+
+            return job.run(_source(), _window(requests[0]), load_settings()).to_xcom()
+
+        @task
+        def snapshot(built: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.references import FeaturesRef
+            from pipelines.snapshot import job
+
+            return job.run(spec.name, FeaturesRef.from_xcom(built), load_settings()).to_xcom()
+
+        @task
+        def tune(snapshot: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.references import SnapshotRef
+            from pipelines.tune import job
+
+            trials = get_current_context()["params"]["trials"]
+            return job.run(SnapshotRef.from_xcom(snapshot), load_settings(), trials).to_xcom()
+
+        @task
+        def train(snapshot: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.references import SnapshotRef, StudyRef
+            from pipelines.train import job
+
+            return job.run(SnapshotRef.from_xcom(snapshot), StudyRef.from_xcom(study), load_settings()).to_xcom()
+
+        @task
+        def evaluate(candidate: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.evaluate import job
+            from pipelines.references import CandidateRef
+
+            return job.run(CandidateRef.from_xcom(candidate), load_settings()).to_xcom()
+
+        @task
+        def promote(verdict: dict[str, Any]) -> dict[str, Any]:
+            from pipelines.promote import job
+            from pipelines.references import VerdictRef
+
+            actor = f"airflow: {get_current_context()['run_id']}"
+            promotion = job.run(VerdictRef.from_xcom(verdict), actor, load_settings())
+            if promotion.production != verdict["candidate"]["version"]:
+                raise AirflowSkipException(f"not promoted: {promotion.reason}")
+            return promotion.to_xcom()
+
+        requests = plan()
+        built = features(requests)
+        validate.expand(ingested=ingest.expand(request=requests)) >> built
+        training_set = snapshot(built)
+        promote(evaluate(train(training_set, tune(training_set))))
+
+    return chain()
+
+
+def _window(request: dict[str, str]) -> Window:
+    return Window.parse(request["start"], request["end"])
+
+
+def _source() -> str:
+    return get_current_context()["params"]["source"] or load_settings().source
+
+
+for _spec in CATALOGUE.values():
+    globals()[f"train_{_spec.name}"] = train_dag(load_profile(load_settings().source).spec_of(_spec))

@@ -1,0 +1,138 @@
+"""failure: gradient-boosted trees on windowed telemetry, with Platt-scaled probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Observations, Params
+from models.encoding import encode
+from models.manifest import FieldType, InputField, OutputField, SigmoidCalibration
+
+if TYPE_CHECKING:
+    import optuna
+
+MODEL_FILE = "model.txt"
+MAX_ROUNDS = 400
+PATIENCE_ROUNDS = 30
+# LightGBM's text format keeps doubles to 17 digits: the saved model is the trained one.
+TOLERANCE = 1e-9
+
+
+class FailureModel:
+    """A trained booster with its calibration."""
+
+    def __init__(self, booster: lgb.Booster, inputs: tuple[InputField, ...], calibration: SigmoidCalibration) -> None:
+        self._booster = booster
+        self._inputs = inputs
+        self._calibration = calibration
+
+    @property
+    def inputs(self) -> tuple[InputField, ...]:
+        return self._inputs
+
+    def probability(self, observations: Observations) -> NDArray[np.float64]:
+        score = self._booster.predict(encode(observations.columns, self._inputs), raw_score=True)
+        return 1 / (1 + np.exp(-(self._calibration.slope * np.asarray(score) + self._calibration.intercept)))
+
+    def importance(self) -> dict[str, float]:
+        gain = self._booster.feature_importance("gain")
+        total = max(float(np.sum(gain)), np.finfo(float).tiny)
+        return {field.name: float(share) / total for field, share in zip(self._inputs, gain, strict=True)}
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        self._booster.save_model(str(folder / MODEL_FILE))
+        return {
+            "runtime": "lightgbm",
+            "inputs": self._inputs,
+            "outputs": (
+                OutputField(name="probability", type=FieldType.DOUBLE, description="Probability of a failure within the horizon."),
+                OutputField(name="alarm", type=FieldType.BOOLEAN, description="Whether the probability reaches the alarm threshold."),
+            ),
+            "calibration": self._calibration,
+            "tolerance": TOLERANCE,
+        }
+
+
+class FailureBuilder:
+    """LightGBM, binary, early-stopped on the valid part."""
+
+    def default_params(self) -> Params:
+        return {
+            "learning_rate": 0.08,
+            "num_leaves": 31,
+            "min_child_samples": 60,
+            "feature_fraction": 0.7,
+            "bagging_fraction": 0.8,
+            "lambda_l2": 5.0,
+        }
+
+    def suggest(self, trial: optuna.Trial) -> Params:
+        return {
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.2, log=True),
+            "num_leaves": trial.suggest_int("num_leaves", 7, 63, log=True),
+            "min_child_samples": trial.suggest_int("min_child_samples", 10, 400, log=True),
+            "feature_fraction": trial.suggest_float("feature_fraction", 0.3, 1.0),
+            "bagging_fraction": trial.suggest_float("bagging_fraction", 0.5, 1.0),
+            "lambda_l2": trial.suggest_float("lambda_l2", 0.01, 100.0, log=True),
+        }
+
+    def fit(
+        self,
+        train: Observations,
+        valid: Observations,
+        inputs: tuple[InputField, ...],
+        params: Params,
+        seed: int,
+        trial: optuna.Trial | None = None,
+    ) -> FailureModel:
+        callbacks: list[Any] = [lgb.early_stopping(PATIENCE_ROUNDS, first_metric_only=True, verbose=False)]
+        if trial is not None:
+            from optuna_integration import LightGBMPruningCallback
+
+            callbacks.append(LightGBMPruningCallback(trial, "average_precision", valid_name="valid"))
+        strings = [field.name for field in inputs if field.type is FieldType.STRING]
+        training = lgb.Dataset(
+            encode(train.columns, inputs),
+            train.label,
+            weight=train.weight,
+            feature_name=[field.name for field in inputs],
+            categorical_feature=strings,
+            free_raw_data=True,
+        )
+        validation = lgb.Dataset(encode(valid.columns, inputs), valid.label, weight=valid.weight, reference=training)
+        booster = lgb.train(
+            {
+                "objective": "binary",
+                "metric": "average_precision",
+                "bagging_freq": 1,
+                "seed": seed,
+                "deterministic": True,
+                "force_row_wise": True,
+                "num_threads": 2,
+                "verbosity": -1,
+                **params,
+            },
+            training,
+            num_boost_round=MAX_ROUNDS,
+            valid_sets=[validation],
+            valid_names=["valid"],
+            callbacks=callbacks,
+        )
+        score = np.asarray(booster.predict(encode(valid.columns, inputs), raw_score=True))
+        return FailureModel(booster, inputs, _platt(score, valid.label, valid.weight))
+
+
+def _platt(score: NDArray[np.float64], label: NDArray, weight: NDArray[np.float64]) -> SigmoidCalibration:
+    """Platt scaling (Platt, 1999) of raw scores on rows that the trees were not grown on."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=1e6).fit(score.reshape(-1, 1), label, sample_weight=weight / np.mean(weight))
+    return SigmoidCalibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
+
+
+BUILDER = FailureBuilder()

@@ -1,0 +1,77 @@
+"""The whole chain in one process, stage by stage: what Airflow runs, without Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipelines.references import PromotionRef, Window
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+# stage, state ("running", "done"), detail
+Report = Callable[[str, str, str], None]
+
+
+def run_chain(
+    model: str, source: str | None, window: Window, settings: Settings, actor: str,
+    trials: int | None = None, report: Report = lambda stage, state, detail: None,
+) -> PromotionRef:
+    """Ingest, validate, build features, snapshot, tune, train, evaluate and promote one model.
+
+    Args:
+        source: A profile's name or path; None is the configured one.
+        window: What to ingest and to train on.
+        actor: Who runs this; goes to the ledger.
+        report: Called as stages begin, advance and end.
+
+    Raises:
+        HeadraceError: a stage stopped; what the stages before it left behind stays, and the same
+            call goes on from there.
+    """
+    from models.catalogue import find
+    from pipelines.evaluate import job as evaluate
+    from pipelines.features import job as features
+    from pipelines.ingest import job as ingest
+    from pipelines.promote import job as promote
+    from pipelines.snapshot import job as snapshot
+    from pipelines.sources.profile import load_profile
+    from pipelines.train import job as train
+    from pipelines.tune import job as tune
+    from pipelines.validate import job as validate
+
+    profile_source = source or settings.source
+    spec = load_profile(profile_source).spec_of(find(model))
+
+    for dataset in spec.datasets:
+        report("ingest", "running", dataset)
+        ingested = ingest.run(profile_source, dataset, window, settings)
+        report("validate", "running", dataset)
+        validated = validate.run(ingested, settings)
+        report(
+            "validate", "done",
+            f"{dataset}: {validated.clean.rows_added} rows clean, {validated.quarantine.rows_added} in quarantine",
+        )
+    report("features", "running", "")
+    built = features.run(profile_source, window, settings)
+    report("features", "done", f"{built.online_rows} entities online")
+    report("snapshot", "running", "")
+    training_set = snapshot.run(model, built, settings)
+    report("snapshot", "done", f"{training_set.sha256[:12]}: rows {training_set.rows}, positives {training_set.positives}")
+    report("tune", "running", "")
+    study = tune.run(
+        training_set, settings, trials,
+        progress=lambda done, total, best: report("tune", "running", f"trial {done} of {total}, best {best or 0:.4f}"),
+    )
+    report("tune", "done", f"{study.trials} trials, average precision {study.best_value:.4f}")
+    report("train", "running", "")
+    candidate = train.run(training_set, study, settings)
+    report("train", "done", f"{candidate.registered_name} version {candidate.version}")
+    report("evaluate", "running", "")
+    verdict = evaluate.run(candidate, settings)
+    report("evaluate", "done", f"{verdict.outcome.value}\n  " + "\n  ".join(verdict.reasons))
+    report("promote", "running", "")
+    promotion = promote.run(verdict, actor, settings)
+    report("promote", "done", f"production: version {promotion.production}; {promotion.reason}")
+    return promotion

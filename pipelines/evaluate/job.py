@@ -1,0 +1,106 @@
+"""evaluate: load candidate and champion as the server does, judge both on the same rows, record it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import EvaluationError
+from pipelines.references import CandidateRef, VerdictRef
+
+if TYPE_CHECKING:
+    from models.base import Observations
+    from pipelines.adapters.registry import ModelVersion, Registry
+    from pipelines.adapters.runtimes.base import Predictor
+    from pipelines.evaluate.checks import Verdict
+    from pipelines.evaluate.steps import Scores
+    from pipelines.settings import Settings
+
+REPORT = "gate/report.md"
+
+
+def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
+    """Judge a candidate against its thresholds, the baselines and the champion now serving.
+
+    Raises:
+        EvaluationError: the champion takes inputs that this snapshot does not have, so that the two
+            cannot be compared on the same rows.
+        ArtifactError: a stored model does not reproduce its own sample.
+    """
+    from pipelines.adapters.registry import Registry
+    from pipelines.evaluate import steps
+    from pipelines.snapshot.job import load
+    from pipelines.snapshot.parts import observations
+
+    registry = Registry(settings.tracking)
+    rows, manifest = load(candidate.snapshot, settings)
+    parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "holdout")}
+    holdout, thresholds = parts["holdout"], manifest.spec.thresholds
+
+    version = registry.version(candidate.registered_name, candidate.version)
+    predictor = _load(registry, version)
+    scores = _score(predictor, holdout, "candidate")
+    baselines = steps.naive_baselines(parts["train"], holdout, manifest.inputs)
+    champion = registry.alias_version(candidate.registered_name, "production")
+    if champion is not None and champion.version == candidate.version:
+        champion = None  # judged again after its own promotion: it is not its own rival
+    champion_scores = None
+    if champion is not None:
+        champion_scores = _score(_load(registry, champion), holdout, f"version {champion.version}")
+
+    verdict = steps.evaluate(holdout, scores, baselines, champion_scores, thresholds, manifest.seed)
+    figures = {model.name: steps.metrics(holdout, model, thresholds) for model in (scores, *baselines[1:])}
+    if champion_scores is not None:
+        figures["champion"] = steps.metrics(holdout, champion_scores, thresholds)
+    figures["candidate"] |= steps.alarm_metrics(holdout, scores.probability, predictor.manifest.alarm_threshold)
+    report = _record(candidate, champion, verdict, figures, holdout, scores, registry, settings)
+    return VerdictRef(
+        candidate=candidate, champion=champion.version if champion else None, outcome=verdict.outcome,
+        reasons=verdict.reasons, report_url=report,
+    )
+
+
+def _load(registry: Registry, version: ModelVersion) -> Predictor:
+    """The version's export, checked as the server checks it."""
+    from pipelines.adapters import exports
+
+    with tempfile.TemporaryDirectory(prefix="headrace-gate-") as folder:
+        return exports.fetch(registry, version, Path(folder))
+
+
+def _score(predictor: Predictor, holdout: Observations, name: str) -> Scores:
+    from pipelines.evaluate.steps import Scores
+
+    missing = [field.name for field in predictor.manifest.inputs if field.name not in holdout.columns]
+    if missing:
+        raise EvaluationError(
+            f"{name} takes {len(missing)} inputs that this snapshot does not have, such as {missing[:3]}: it was made "
+            "for another source or feature set, and cannot be compared on the same rows. To start anew, promote a "
+            "version by hand: headrace promote MODEL VERSION --reason …"
+        )
+    return Scores(name, predictor.predict(holdout.columns)["probability"])
+
+
+def _record(
+    candidate: CandidateRef, champion: ModelVersion | None, verdict: Verdict, figures: dict[str, dict[str, float]],
+    holdout: Observations, scores: Scores, registry: Registry, settings: Settings,
+) -> str:
+    """Put the evidence on the run and the verdict on the version; returns the report's address."""
+    import mlflow
+
+    from pipelines.adapters import tracking
+    from pipelines.evaluate import report
+    from pipelines.train import plots
+
+    text = report.markdown(candidate, champion.version if champion else None, verdict, figures)
+    with tracking.resumed(settings, candidate.run_id):
+        mlflow.log_metrics({f"holdout_{name}": value for name, value in figures["candidate"].items()})
+        mlflow.log_dict(verdict.model_dump(mode="json") | {"figures": figures}, "gate/verdict.json")
+        mlflow.log_text(text, REPORT)
+        mlflow.log_figure(plots.calibration(holdout, scores.probability), "gate/holdout_calibration.png")
+        mlflow.set_tag("mlflow.note.content", text)
+    registry.set_version_tag(candidate.registered_name, candidate.version, "headrace.verdict", verdict.outcome.value)
+    registry.set_description(candidate.registered_name, candidate.version, text)
+    experiment = mlflow.get_run(candidate.run_id).info.experiment_id
+    return f"{settings.tracking}/#/experiments/{experiment}/runs/{candidate.run_id}/artifacts/{REPORT}"

@@ -1,0 +1,179 @@
+"""snapshot: labels and feature views become an immutable training set, named by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING
+
+from feature_repo.datasets import ColumnType, Frozen
+from models.manifest import FieldType, InputField
+from models.specs import ModelSpec
+from pipelines.adapters.lake import Lake
+from pipelines.errors import SnapshotError
+from pipelines.references import FeaturesRef, Layer, SnapshotRef, Window
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from feature_repo.definitions import FeatureField
+    from pipelines.settings import Settings
+    from pipelines.sources.profile import SourceProfile
+
+_TYPES = {
+    ColumnType.FLOAT: FieldType.DOUBLE,
+    # Counts are doubles at the door: an integer column could not say "missing".
+    ColumnType.INTEGER: FieldType.DOUBLE,
+    ColumnType.STRING: FieldType.STRING,
+}
+
+
+class SnapshotManifest(Frozen):
+    """Where a snapshot came from, and what its feature columns are."""
+
+    model: str
+    source: str
+    window: Window
+    spec: ModelSpec
+    seed: int
+    tables: dict[str, int]
+    entity: str
+    inputs: tuple[InputField, ...]
+    sha256: str
+
+
+def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
+    """Build the training set of a model over the window of the features.
+
+    Raises:
+        SnapshotError: a part has no rows or one class only.
+    """
+    import polars as pl
+
+    from models.catalogue import find
+    from pipelines.adapters.feature_store import FeatureStore
+    from pipelines.snapshot import steps
+    from pipelines.sources.profile import load_profile
+
+    profile = load_profile(features.source)
+    spec = profile.spec_of(find(model))
+    lake, store = Lake.of(settings), FeatureStore(profile, settings)
+    window = features.window
+    versions = {view: ref.version for view, ref in features.views.items()}
+
+    entity = profile.dataset(spec.label.dataset).entity
+    outcomes = _outcomes(lake, profile, spec)
+    observations = _observations(lake, profile, spec, features, entity)
+    labelled = steps.label(observations, outcomes, entity, spec.label.horizon, window.end)
+    cuts = steps.cut_times(labelled, spec.split)
+    seed = settings.random_seed
+    parted = steps.assign_parts(labelled, entity, spec.split, cuts, spec.label.horizon, seed)
+    chosen = steps.thin_negatives(parted, entity, spec.split.negatives_kept, seed)
+
+    joined = store.historical(chosen.select(entity, "event_time"), versions)
+    fields = store.fields()
+    names = [field.name for field in fields]
+    snapshot = pl.concat([chosen, joined.select(names)], how="horizontal").sort(entity, "event_time")
+    snapshot = snapshot.filter(~pl.all_horizontal(pl.col(name).is_null() for name in _telemetry_names(fields)))
+    rows, positives = steps.counts(snapshot)
+
+    content = _parquet(snapshot)
+    sha256 = _content_hash(snapshot)
+    manifest = SnapshotManifest(
+        model=model, source=features.source, window=window, spec=spec, seed=seed, entity=entity, sha256=sha256,
+        tables=versions | {spec.label.dataset: lake.version(profile.table(Layer.CLEAN, spec.label.dataset))},
+        inputs=tuple(_input(field, snapshot) for field in fields),
+    )
+    folder = f"snapshots/{profile.name}/{model}/{sha256}"
+    lake.write_object(f"{folder}/manifest.json", manifest.model_dump_json(indent=2).encode())
+    url = lake.write_object(f"{folder}/data.parquet", content)
+    return SnapshotRef(
+        model=model, source=features.source, sha256=sha256, url=url, rows=rows, positives=positives
+    )
+
+
+def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotManifest]:
+    """A snapshot's rows and manifest.
+
+    Raises:
+        SnapshotError: the content does not have the hash of its name.
+    """
+    import polars as pl
+
+    lake = Lake.of(settings)
+    rows = pl.read_parquet(io.BytesIO(lake.read_object(ref.url)))
+    if (found := _content_hash(rows)) != ref.sha256:
+        raise SnapshotError(f"{ref.url} was changed: its content hashes to {found}, its name says {ref.sha256}")
+    manifest = lake.read_object(ref.url.removesuffix("data.parquet") + "manifest.json")
+    return rows, SnapshotManifest.model_validate_json(manifest)
+
+
+def _outcomes(lake: Lake, profile: SourceProfile, spec: ModelSpec) -> pl.DataFrame:
+    import polars as pl
+
+    dataset = profile.dataset(spec.label.dataset)
+    return (
+        lake.scan(profile.table(Layer.CLEAN, dataset.name))
+        .filter(pl.col(spec.label.column) == spec.label.value)
+        .select(dataset.entity, pl.col(dataset.event_time).alias("event_time"))
+        .collect()
+    )
+
+
+def _observations(
+    lake: Lake, profile: SourceProfile, spec: ModelSpec, features: FeaturesRef, entity: str
+) -> pl.DataFrame:
+    """Entities and times at which the model would have been asked: while telemetry features last."""
+    import polars as pl
+
+    from pipelines.snapshot import steps
+
+    window, ref = features.window, features.views[_telemetry_view(profile)]
+    times = (
+        lake.scan(ref.table, ref.version)
+        .filter(pl.col("event_time").is_between(window.start, window.end, closed="right"))
+        .select(entity, "event_time")
+    )
+    if spec.observe_every is None:
+        return times.sort(entity, "event_time").collect()
+    lives = times.group_by(entity).agg(first=pl.col("event_time").min(), last=pl.col("event_time").max()).collect()
+    return steps.observation_times(lives, entity, spec.observe_every)
+
+
+def _telemetry_view(profile: SourceProfile) -> str:
+    from feature_repo.definitions import feature_views
+
+    return feature_views(profile.datasets, profile.features)[0].name
+
+
+def _telemetry_names(fields: tuple[FeatureField, ...]) -> list[str]:
+    return [field.name for field in fields if field.view == fields[0].view]
+
+
+def _input(field: FeatureField, snapshot: pl.DataFrame) -> InputField:
+    import polars as pl
+
+    categories = None
+    if field.type is ColumnType.STRING:
+        seen = snapshot.filter(pl.col("part") == "train")[field.name].drop_nulls().unique().sort()
+        categories = tuple(seen.to_list())
+    return InputField(
+        name=field.name, type=_TYPES[field.type], required=False, unit=field.unit,
+        minimum=field.minimum, maximum=field.maximum, categories=categories,
+    )
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
+
+
+def _content_hash(frame: pl.DataFrame) -> str:
+    """SHA-256 of the rows as uncompressed Arrow IPC, so that the file format's version is no part of it."""
+    digest = hashlib.sha256(json.dumps([[name, str(dtype)] for name, dtype in frame.schema.items()]).encode())
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    digest.update(buffer.getbuffer())
+    return digest.hexdigest()

@@ -1,0 +1,26 @@
+"""A snapshot's parts as arrays, in the form that builders and the gate take."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from models.base import Observations
+from models.manifest import FieldType, InputField
+
+
+def observations(snapshot: pl.DataFrame, part: str, entity: str, inputs: tuple[InputField, ...]) -> Observations:
+    """Rows of one part, in the snapshot's order."""
+    rows = snapshot.filter(pl.col("part") == part)
+    return Observations(
+        columns={field.name: _array(rows[field.name], field) for field in inputs},
+        label=rows["label"].to_numpy(),
+        weight=rows["weight"].to_numpy(),
+        entity=rows[entity].to_numpy(),
+    )
+
+
+def _array(column: pl.Series, field: InputField) -> np.ndarray:
+    if field.type is FieldType.STRING:
+        return np.array(column.to_list(), dtype=object)
+    return column.cast(pl.Float64).to_numpy()

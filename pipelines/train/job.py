@@ -1,0 +1,165 @@
+"""train: fit with the best parameters, log everything, export for serving, register one version."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.manifest import FieldType, Manifest
+from pipelines.errors import TrainingError
+from pipelines.references import CandidateRef, SnapshotRef, StudyRef
+
+if TYPE_CHECKING:
+    from models.base import Observations
+    from pipelines.adapters.registry import Registry
+    from pipelines.settings import Settings
+    from pipelines.snapshot.job import SnapshotManifest
+    from pipelines.train.steps import Trained
+
+_RUN_TAG = "headrace.run_id"
+
+
+def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> CandidateRef:
+    """Train, log and register a candidate; the same work again returns the version that is there.
+
+    Raises:
+        TrainingError: the model has no signature, or its export does not reproduce its predictions.
+    """
+    from pipelines.adapters import tracking
+    from pipelines.adapters.registry import Registry
+    from pipelines.snapshot.job import load
+    from pipelines.sources.profile import load_profile, registered_name
+
+    registry = Registry(settings.tracking)
+    rows, manifest = load(snapshot, settings)
+    name = registered_name(manifest.spec, load_profile(snapshot.source), settings.source)
+    if (version := _registered(registry, name, study.run_id)) is not None:
+        return CandidateRef(model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot)
+
+    trained, parts = _fit(rows, manifest, study)
+    with tempfile.TemporaryDirectory(prefix="headrace-export-") as folder, tracking.resumed(settings, study.run_id):
+        digest = _export(Path(folder), trained, parts["valid"], manifest, study)
+        _log_run(trained, parts["valid"], manifest, snapshot, study, settings)
+        source, model_id = _log_model(Path(folder), manifest, name)
+    version = registry.create_version(
+        name, source=source, run_id=study.run_id, model_id=model_id,
+        tags={
+            _RUN_TAG: study.run_id,
+            "headrace.manifest_sha256": digest,
+            "headrace.snapshot_sha256": snapshot.sha256,
+            "headrace.source": manifest.source,
+            "headrace.code_version": tracking.code_version(),
+        },
+    ).version
+    return CandidateRef(model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot)
+
+
+def _registered(registry: Registry, name: str, run_id: str) -> str | None:
+    found = [version.version for version in registry.versions(name) if version.tags.get(_RUN_TAG) == run_id]
+    return found[0] if found else None
+
+
+def _fit(rows: Any, manifest: SnapshotManifest, study: StudyRef) -> tuple[Trained, dict[str, Observations]]:
+    from models.base import builder_of
+    from pipelines.snapshot.parts import observations
+    from pipelines.train import steps
+
+    parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
+    trained = steps.train(
+        builder_of(manifest.spec), parts["train"], parts["valid"], manifest.inputs,
+        study.best_params, manifest.seed, manifest.spec.thresholds,
+    )
+    return trained, parts
+
+
+def _export(folder: Path, trained: Trained, valid: Observations, snapshot: SnapshotManifest, study: StudyRef) -> str:
+    """Write the serving export and read it back as the server will. Returns the manifest's digest."""
+    from pipelines.adapters import exports, tracking
+    from pipelines.train import steps
+
+    exports.write_export(
+        folder,
+        Manifest(
+            model=snapshot.model,
+            alarm_threshold=trained.alarm_threshold,
+            files={},
+            lineage={
+                "source": snapshot.source,
+                "snapshot_sha256": snapshot.sha256,
+                "run_id": study.run_id,
+                "study": study.study,
+                "seed": str(snapshot.seed),
+                "code_version": tracking.code_version(),
+            },
+            **trained.fitted.save(folder),
+        ),
+        steps.sample(valid, trained),
+    )
+    exports.load_export(folder)
+    return exports.manifest_sha256(folder)
+
+
+def _log_run(
+    trained: Trained, valid: Observations, manifest: SnapshotManifest, snapshot: SnapshotRef, study: StudyRef, settings: Settings
+) -> None:
+    import mlflow
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+
+    from pipelines.train import plots
+
+    mlflow.log_params({**study.best_params, "trials": study.trials, "random_seed": manifest.seed})
+    mlflow.log_params({f"rows_{part}": count for part, count in snapshot.rows.items()})
+    mlflow.log_params({f"positives_{part}": count for part, count in snapshot.positives.items()})
+    mlflow.log_metrics(trained.metrics)
+    dataset = MetaDataset(HTTPDatasetSource(snapshot.url), name=f"snapshot of {manifest.window}", digest=snapshot.sha256[:36])
+    mlflow.log_input(dataset, context="training", tags={"sha256": snapshot.sha256})
+    mlflow.log_dict(manifest.model_dump(mode="json"), "snapshot_manifest.json")
+    mlflow.log_dict(trained.fitted.importance(), "importance.json")
+    thresholds = manifest.spec.thresholds
+    for name, figure in {
+        "precision_recall": plots.precision_recall(valid, trained.valid_probability, thresholds.max_false_positive_rate),
+        "calibration": plots.calibration(valid, trained.valid_probability),
+        "scores": plots.scores(valid, trained.valid_probability, trained.alarm_threshold),
+        "importance": plots.importance(trained.fitted.importance()),
+        "tuning_history": plots.tuning_history(_trial_values(study, settings), "valid average precision"),
+    }.items():
+        mlflow.log_figure(figure, f"plots/{name}.png")
+
+
+def _trial_values(study: StudyRef, settings: Settings) -> list[float | None]:
+    import optuna
+
+    from pipelines.tune.job import open_storage
+
+    loaded = optuna.load_study(study_name=study.study, storage=open_storage(settings.tuning))
+    return [trial.value for trial in loaded.get_trials(deepcopy=False)]
+
+
+def _log_model(folder: Path, manifest: SnapshotManifest, name: str) -> tuple[str, str]:
+    """Log the export as a pyfunc model without any pickle; returns ``(source, model id)``.
+
+    Raises:
+        TrainingError: MLflow stored no signature.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    stored = Manifest.model_validate_json((folder / "manifest.json").read_text("utf-8"))
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(field.type.value, field.name, required=field.required) for field in stored.inputs]),
+        outputs=Schema([ColSpec(FieldType(field.type).value, field.name) for field in stored.outputs]),
+    )
+    info = mlflow.pyfunc.log_model(
+        name="model",
+        loader_module="pipelines.adapters.mlflow_flavor",
+        data_path=str(folder),
+        signature=signature,
+        pip_requirements=["headrace[serving]"],
+        metadata={"headrace.model": manifest.model, "headrace.registered_name": name},
+    )
+    if info.signature is None or not info.signature.inputs or not info.signature.outputs:
+        raise TrainingError(f"MLflow stored {info.model_uri} without a signature; it cannot be served or compared")
+    return info.model_uri, info.model_id

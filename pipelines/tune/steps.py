@@ -1,0 +1,89 @@
+"""The objective and the study: which parameters do best on the valid part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from models.base import Builder, Observations
+from models.manifest import InputField
+from models.metrics import RankedLabels
+from pipelines.errors import TrainingError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from models.specs import Tuning
+
+Progress = Callable[[int, int, float | None], None]
+
+
+def tune(
+    study: optuna.Study,
+    builder: Builder,
+    train: Observations,
+    valid: Observations,
+    inputs: tuple[InputField, ...],
+    tuning: Tuning,
+    seed: int,
+    progress: Progress | None = None,
+) -> optuna.Study:
+    """Bring the study to ``tuning.trials`` finished trials, or to its time limit.
+
+    A study that was cut short goes on where it stopped. Trials that a killed process left running
+    are closed as failed first. The builder's own good parameters are tried before all others.
+
+    Raises:
+        TrainingError: no trial was completed.
+    """
+    import optuna
+
+    close_abandoned(study)
+    study.enqueue_trial(builder.default_params(), skip_if_exists=True)
+
+    def objective(trial: optuna.Trial) -> float:
+        fitted = builder.fit(train, valid, inputs, builder.suggest(trial), seed, trial)
+        score = fitted.probability(valid)
+        return RankedLabels(valid.label, score).average_precision(valid.weight)
+
+    def report(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
+        done = finished(study)
+        if done >= tuning.trials:
+            study.stop()
+        if progress:
+            progress(done, tuning.trials, best_value(study))
+
+    optuna.logging.set_verbosity(logging.WARNING)
+    remaining = tuning.trials - finished(study)
+    if remaining > 0:
+        study.optimize(objective, n_trials=remaining, timeout=tuning.timeout.total_seconds(), callbacks=[report])
+    if best_value(study) is None:
+        raise TrainingError(
+            f"study {study.study_name}: none of {len(study.trials)} trials was completed within {tuning.timeout}: "
+            "give it more time, or a smaller snapshot"
+        )
+    return study
+
+
+def close_abandoned(study: optuna.Study) -> int:
+    """Mark trials that are still running as failed; one process owns a study, so they are of a killed one."""
+    from optuna.trial import TrialState
+
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in running:
+        study.tell(trial.number, state=TrialState.FAIL)
+    return len(running)
+
+
+def finished(study: optuna.Study) -> int:
+    from optuna.trial import TrialState
+
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def best_value(study: optuna.Study) -> float | None:
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max((float(trial.value) for trial in complete if trial.value is not None), default=None)
