@@ -39,6 +39,8 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
     holdout, thresholds = parts["holdout"], manifest.spec.thresholds
 
     version = registry.version(candidate.registered_name, candidate.version)
+    if version is None:
+        raise EvaluationError(f"{candidate.registered_name} has no version {candidate.version}: was it deleted? Train again")
     predictor = _load(registry, version)
     scores = _score(predictor, holdout, "candidate")
     baselines = steps.naive_baselines(parts["train"], holdout, manifest.inputs)
@@ -65,8 +67,15 @@ def _load(registry: Registry, version: ModelVersion) -> Predictor:
     """The version's export, checked as the server checks it."""
     from pipelines.adapters import exports
 
-    with tempfile.TemporaryDirectory(prefix="headrace-gate-") as folder:
-        return exports.fetch(registry, version, Path(folder))
+    digest = version.tags.get(exports.MANIFEST_TAG)
+    if digest is None:
+        raise EvaluationError(
+            f"{version.name} version {version.version} has no tag {exports.MANIFEST_TAG}, so its files cannot be "
+            "verified: train it again"
+        )
+    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+        registry.download(version, Path(folder))
+        return exports.load_export(exports.find_export(Path(folder)), digest)
 
 
 def _score(predictor: Predictor, holdout: Observations, name: str) -> Scores:
@@ -101,6 +110,6 @@ def _record(
         mlflow.log_figure(plots.calibration(holdout, scores.probability), "gate/holdout_calibration.png")
         mlflow.set_tag("mlflow.note.content", text)
     registry.set_version_tag(candidate.registered_name, candidate.version, "headrace.verdict", verdict.outcome.value)
-    registry.set_description(candidate.registered_name, candidate.version, text)
+    registry.set_version_description(candidate.registered_name, candidate.version, text)
     experiment = mlflow.get_run(candidate.run_id).info.experiment_id
     return f"{settings.tracking}/#/experiments/{experiment}/runs/{candidate.run_id}/artifacts/{REPORT}"

@@ -17,7 +17,7 @@ from pipelines.promote.ledger import Action, LedgerLine
 from pipelines.references import Outcome, PromotionRef, VerdictRef
 
 if TYPE_CHECKING:
-    from pipelines.adapters.registry import Registry
+    from pipelines.adapters.registry import ModelVersion, Registry
     from pipelines.settings import Settings
 
 PRODUCTION, PREVIOUS = "production", "previous"
@@ -40,7 +40,7 @@ def run(verdict: VerdictRef, actor: str, settings: Settings) -> PromotionRef:
     name, version = candidate.registered_name, candidate.version
     if verdict.outcome is not Outcome.PASS:
         return _state(registry, name, moved=False, reason=f"{verdict.outcome.value}: " + "; ".join(verdict.reasons))
-    if (rolled_back := registry.version(name, version).tags.get(ROLLED_BACK_TAG)) is not None:
+    if (rolled_back := _existing(registry, name, version).tags.get(ROLLED_BACK_TAG)) is not None:
         return _state(registry, name, moved=False, reason=f"version {version} was rolled back: {rolled_back}")
 
     serving = _alias(registry, name, PRODUCTION)
@@ -61,14 +61,13 @@ def promote_by_hand(name: str, version: str, who: str, reason: str, settings: Se
     """Put a version into production on a person's word; the name and the reason go to the ledger.
 
     Raises:
-        PromotionError: no name or no reason was given.
-        RegistryError: there is no such version.
+        PromotionError: no name or no reason was given, or there is no such version.
     """
     from pipelines.adapters.registry import Registry
 
     _require_words(who, reason)
     registry = Registry(settings.tracking)
-    verdict = registry.version(name, version).tags.get("headrace.verdict")
+    verdict = _existing(registry, name, version).tags.get("headrace.verdict")
     work = f"by-hand:{uuid.uuid4()}"
     moved = _move(registry, Lake.of(settings), name, version, work, Action.PROMOTE_BY_HAND, who, reason, verdict, None)
     return _state(registry, name, moved=moved, reason=reason)
@@ -93,6 +92,7 @@ def rollback(name: str, to: str | None, who: str, reason: str, settings: Setting
             f"{name}: version {serving} serves and there is no other version named 'previous'; "
             "name one: headrace rollback MODEL --to VERSION --reason …"
         )
+    _existing(registry, name, target)
     if serving is not None:
         registry.set_version_tag(name, serving, ROLLED_BACK_TAG, reason)
     work = f"rollback:{uuid.uuid4()}"
@@ -124,6 +124,14 @@ def _move(
         to_version=version, reason=reason, verdict=verdict, evidence_url=evidence_url,
     )
     return ledger.write(lake, work, line)
+
+
+def _existing(registry: Registry, name: str, version: str) -> ModelVersion:
+    found = registry.version(name, version)
+    if found is None:
+        known = [item.version for item in registry.versions(name)]
+        raise PromotionError(f"{name} has no version {version}; it has {known or 'none'}")
+    return found
 
 
 def _alias(registry: Registry, name: str, alias: str) -> str | None:

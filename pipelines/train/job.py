@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.manifest import FieldType, Manifest
+from models.manifest import MANIFEST_FILE, FieldType, Manifest
 from pipelines.errors import TrainingError
 from pipelines.references import CandidateRef, SnapshotRef, StudyRef
 
@@ -38,12 +38,14 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
         return CandidateRef(model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot)
 
     trained, parts = _fit(rows, manifest, study)
-    with tempfile.TemporaryDirectory(prefix="headrace-export-") as folder, tracking.resumed(settings, study.run_id):
-        digest = _export(Path(folder), trained, parts["valid"], manifest, study)
+    with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
+        export = Path(folder) / "export"
+        digest = _export(export, trained, parts["valid"], manifest, study)
         _log_run(trained, parts["valid"], manifest, snapshot, study, settings)
-        source, model_id = _log_model(Path(folder), manifest, name)
+        source = _log_model(export, manifest, name, study.run_id)
+    registry.ensure_registered_model(name, manifest.spec.question)
     version = registry.create_version(
-        name, source=source, run_id=study.run_id, model_id=model_id,
+        name, source, run_id=study.run_id,
         tags={
             _RUN_TAG: study.run_id,
             "headrace.manifest_sha256": digest,
@@ -56,8 +58,8 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
 
 
 def _registered(registry: Registry, name: str, run_id: str) -> str | None:
-    found = [version.version for version in registry.versions(name) if version.tags.get(_RUN_TAG) == run_id]
-    return found[0] if found else None
+    found = registry.versions(name, tags={_RUN_TAG: run_id})
+    return found[-1].version if found else None
 
 
 def _fit(rows: Any, manifest: SnapshotManifest, study: StudyRef) -> tuple[Trained, dict[str, Observations]]:
@@ -78,26 +80,27 @@ def _export(folder: Path, trained: Trained, valid: Observations, snapshot: Snaps
     from pipelines.adapters import exports, tracking
     from pipelines.train import steps
 
-    exports.write_export(
+    rows = steps.sample_rows(trained.valid_probability)
+    probability = trained.valid_probability[rows]
+    return exports.write_export(
         folder,
-        Manifest(
-            model=snapshot.model,
-            alarm_threshold=trained.alarm_threshold,
-            files={},
-            lineage={
-                "source": snapshot.source,
-                "snapshot_sha256": snapshot.sha256,
-                "run_id": study.run_id,
-                "study": study.study,
-                "seed": str(snapshot.seed),
-                "code_version": tracking.code_version(),
-            },
-            **trained.fitted.save(folder),
+        trained.fitted.save,
+        model=snapshot.model,
+        alarm_threshold=trained.alarm_threshold,
+        sample=exports.make_sample(
+            trained.fitted.inputs,
+            {name: values[rows] for name, values in valid.columns.items()},
+            {"probability": probability, "alarm": probability >= trained.alarm_threshold},
         ),
-        steps.sample(valid, trained),
+        lineage={
+            "source": snapshot.source,
+            "snapshot_sha256": snapshot.sha256,
+            "run_id": study.run_id,
+            "study": study.study,
+            "seed": str(snapshot.seed),
+            "code_version": tracking.code_version(),
+        },
     )
-    exports.load_export(folder)
-    return exports.manifest_sha256(folder)
 
 
 def _log_run(
@@ -137,8 +140,10 @@ def _trial_values(study: StudyRef, settings: Settings) -> list[float | None]:
     return [trial.value for trial in loaded.get_trials(deepcopy=False)]
 
 
-def _log_model(folder: Path, manifest: SnapshotManifest, name: str) -> tuple[str, str]:
-    """Log the export as a pyfunc model without any pickle; returns ``(source, model id)``.
+def _log_model(export: Path, manifest: SnapshotManifest, name: str, run_id: str) -> str:
+    """Log the export as a pyfunc model without any pickle; returns its address in MLflow.
+
+    A model that a killed process logged, and did not register, is removed first.
 
     Raises:
         TrainingError: MLflow stored no signature.
@@ -147,7 +152,11 @@ def _log_model(folder: Path, manifest: SnapshotManifest, name: str) -> tuple[str
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    stored = Manifest.model_validate_json((folder / "manifest.json").read_text("utf-8"))
+    client = mlflow.MlflowClient()
+    for left in client.get_run(run_id).outputs.model_outputs:
+        client.delete_logged_model(left.model_id)
+
+    stored = Manifest.model_validate_json((export / MANIFEST_FILE).read_text("utf-8"))
     signature = ModelSignature(
         inputs=Schema([ColSpec(field.type.value, field.name, required=field.required) for field in stored.inputs]),
         outputs=Schema([ColSpec(FieldType(field.type).value, field.name) for field in stored.outputs]),
@@ -155,11 +164,11 @@ def _log_model(folder: Path, manifest: SnapshotManifest, name: str) -> tuple[str
     info = mlflow.pyfunc.log_model(
         name="model",
         loader_module="pipelines.adapters.mlflow_flavor",
-        data_path=str(folder),
+        data_path=str(export),
         signature=signature,
         pip_requirements=["headrace[serving]"],
         metadata={"headrace.model": manifest.model, "headrace.registered_name": name},
     )
     if info.signature is None or not info.signature.inputs or not info.signature.outputs:
         raise TrainingError(f"MLflow stored {info.model_uri} without a signature; it cannot be served or compared")
-    return info.model_uri, info.model_id
+    return str(info.model_uri)

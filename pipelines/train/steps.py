@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Builder, Fitted, Observations, Params
-from models.manifest import FieldType, InputField, Sample
+from models.manifest import InputField
 from models.metrics import RankedLabels, expected_calibration_error
 from models.specs import Thresholds
 
@@ -56,27 +56,7 @@ def train(
     )
 
 
-def sample(valid_part: Observations, trained: Trained) -> Sample:
-    """Rows over the whole range of predictions, with the predictions made of them now."""
-    order = np.argsort(trained.valid_probability, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, SAMPLE_ROWS).astype(int))]
-    inputs = trained.fitted.inputs
-    return Sample(
-        rows=tuple({field.name: _plain(valid_part.columns[field.name][row], field) for field in inputs} for row in chosen),
-        predictions=tuple(
-            {
-                "probability": float(trained.valid_probability[row]),
-                "alarm": bool(trained.valid_probability[row] >= trained.alarm_threshold),
-            }
-            for row in chosen
-        ),
-    )
-
-
-def _plain(value: object, field: InputField) -> float | str | None:
-    if value is None:
-        return None
-    if field.type is FieldType.STRING:
-        return str(value)
-    number = float(value)  # type: ignore[arg-type]
-    return None if np.isnan(number) else number
+def sample_rows(probability: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Indices of at most ``SAMPLE_ROWS`` rows over the whole range of predictions."""
+    order = np.argsort(probability, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, SAMPLE_ROWS).astype(int))]

@@ -1,0 +1,82 @@
+"""DAG files wire and do no more: they parse fast, import nothing heavy, and every DAG is complete."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+DAGS = Path(__file__).parents[2] / "dags"
+FILES = sorted(path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "defaults"})
+HEAVY = {
+    "pandas", "polars", "pyarrow", "deltalake", "tensorflow", "mlflow", "lightgbm", "sklearn", "optuna", "feast",
+    "great_expectations", "matplotlib",
+}
+
+PARSE = """
+import json, sys
+import airflow.sdk
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, dag, task
+before = set(sys.modules)
+from importlib import import_module
+module = import_module("dags." + sys.argv[1])
+from airflow.sdk import DAG
+dags = {value.dag_id: sorted(value.task_ids) for value in vars(module).values() if isinstance(value, DAG)}
+print(json.dumps({"loaded": sorted(name.partition(".")[0] for name in set(sys.modules) - before), "dags": dags}))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    environment = {"HEADRACE_HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "PATH": "/usr/bin:/bin", "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    def parse(name):
+        done = subprocess.run([sys.executable, "-c", PARSE, name], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return {name: parse(name) for name in FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_parsing_a_dag_file_loads_nothing_heavy(parsed, name):
+    assert not HEAVY & set(parsed[name]["loaded"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_dag_file_yields_dags(parsed, name):
+    assert parsed[name]["dags"]
+
+
+def test_a_train_dag_has_the_stages(parsed):
+    assert parsed["train"]["dags"]["train_failure"] == sorted(
+        ["plan", "ingest", "validate", "features", "snapshot", "tune", "train", "evaluate", "promote"]
+    )
+
+
+def test_each_data_set_of_the_configured_source_has_an_ingest_dag(parsed):
+    assert set(parsed["ingest"]["dags"]) == {"ingest_telemetry", "ingest_events", "ingest_machines", "ingest_billing"}
+
+
+def test_the_window_is_told_and_not_read_from_a_clock():
+    from dags.defaults import window_params
+
+    due = datetime(2026, 3, 10, 14, 5, tzinfo=UTC)
+    assert window_params({}, due, timedelta(days=2)) == {"start": "2026-03-08T00:00:00+00:00", "end": "2026-03-10T00:00:00+00:00"}
+    asked = {"window_start": "2026-01-01", "window_end": "2026-01-03"}
+    assert window_params(asked, due, timedelta(days=2)) == {"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-03T00:00:00+00:00"}
+
+
+def test_errors_that_a_retry_cannot_mend_are_final():
+    from airflow.sdk import RetryAction
+
+    from dags.defaults import RETRIES
+    from pipelines.errors import DataValidationError, RegistryError
+
+    final = {rule.exception for rule in RETRIES.rules if rule.action is RetryAction.FAIL}
+    named = {error if isinstance(error, str) else f"{error.__module__}.{error.__name__}" for error in final}
+    assert f"pipelines.errors.{DataValidationError.__name__}" in named
+    assert f"pipelines.errors.{RegistryError.__name__}" not in named
