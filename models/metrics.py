@@ -19,7 +19,7 @@ class RankedLabels:
         ranked = score[self._order]
         self._positive = label[self._order].astype(np.float64)
         # Rows of equal score enter together: only the last of each run is an operating point.
-        self._points = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+        self._points = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         self._score = ranked[self._points]
 
     def _counts(self, weight: Array) -> tuple[Array, Array]:

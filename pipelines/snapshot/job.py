@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from typing import TYPE_CHECKING
 
 from feature_repo.datasets import ColumnType, Frozen
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from feature_repo.definitions import FeatureField
     from pipelines.settings import Settings
     from pipelines.sources.profile import SourceProfile
+
+_ROWS, _MANIFEST = "data.parquet", "manifest.json"
 
 _TYPES = {
     ColumnType.FLOAT: FieldType.DOUBLE,
@@ -40,7 +41,6 @@ class SnapshotManifest(Frozen):
     tables: dict[str, int]
     entity: str
     inputs: tuple[InputField, ...]
-    sha256: str
 
 
 def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
@@ -76,20 +76,31 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
     names = [field.name for field in fields]
     snapshot = pl.concat([chosen, joined.select(names)], how="horizontal").sort(entity, "event_time")
     snapshot = snapshot.filter(~pl.all_horizontal(pl.col(name).is_null() for name in _telemetry_names(fields)))
-    rows, positives = steps.counts(snapshot)
-
-    content = _parquet(snapshot)
-    sha256 = _content_hash(snapshot)
     manifest = SnapshotManifest(
-        model=model, source=features.source, window=window, spec=spec, seed=seed, entity=entity, sha256=sha256,
+        model=model, source=features.source, window=window, spec=spec, seed=seed, entity=entity,
         tables=versions | {spec.label.dataset: lake.version(profile.table(Layer.CLEAN, spec.label.dataset))},
         inputs=tuple(_input(field, snapshot) for field in fields),
     )
-    folder = f"snapshots/{profile.name}/{model}/{sha256}"
-    lake.write_object(f"{folder}/manifest.json", manifest.model_dump_json(indent=2).encode())
-    url = lake.write_object(f"{folder}/data.parquet", content)
+    return store(snapshot, manifest, lake)
+
+
+def store(snapshot: pl.DataFrame, manifest: SnapshotManifest, lake: Lake) -> SnapshotRef:
+    """Keep a training set under the SHA-256 of its Parquet file; the same rows are the same object.
+
+    Raises:
+        SnapshotError: a part is empty or has one class only.
+    """
+    from pipelines.snapshot import steps
+
+    rows, positives = steps.counts(snapshot)
+    content = _parquet(snapshot)
+    sha256 = hashlib.sha256(content).hexdigest()
+    folder = f"snapshots/{manifest.source}/{manifest.model}/{sha256}"
+    # The manifest first: a snapshot that can be found can be read.
+    lake.write_object(f"{folder}/{_MANIFEST}", manifest.model_dump_json(indent=2).encode())
+    url = lake.write_object(f"{folder}/{_ROWS}", content)
     return SnapshotRef(
-        model=model, source=features.source, sha256=sha256, url=url, rows=rows, positives=positives
+        model=manifest.model, source=manifest.source, sha256=sha256, url=url, rows=rows, positives=positives
     )
 
 
@@ -102,11 +113,11 @@ def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotMa
     import polars as pl
 
     lake = Lake.of(settings)
-    rows = pl.read_parquet(io.BytesIO(lake.read_object(ref.url)))
-    if (found := _content_hash(rows)) != ref.sha256:
+    content = lake.read_object(ref.url)
+    if (found := hashlib.sha256(content).hexdigest()) != ref.sha256:
         raise SnapshotError(f"{ref.url} was changed: its content hashes to {found}, its name says {ref.sha256}")
-    manifest = lake.read_object(ref.url.removesuffix("data.parquet") + "manifest.json")
-    return rows, SnapshotManifest.model_validate_json(manifest)
+    manifest = lake.read_object(ref.url.removesuffix(_ROWS) + _MANIFEST)
+    return pl.read_parquet(io.BytesIO(content)), SnapshotManifest.model_validate_json(manifest)
 
 
 def _outcomes(lake: Lake, profile: SourceProfile, spec: ModelSpec) -> pl.DataFrame:
@@ -166,14 +177,6 @@ def _input(field: FeatureField, snapshot: pl.DataFrame) -> InputField:
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    # One row group order and one chunk: the bytes hang on the rows alone, not on how they were made.
+    frame.rechunk().write_parquet(buffer, compression="zstd", statistics=False)
     return buffer.getvalue()
-
-
-def _content_hash(frame: pl.DataFrame) -> str:
-    """SHA-256 of the rows as uncompressed Arrow IPC, so that the file format's version is no part of it."""
-    digest = hashlib.sha256(json.dumps([[name, str(dtype)] for name, dtype in frame.schema.items()]).encode())
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="uncompressed")
-    digest.update(buffer.getbuffer())
-    return digest.hexdigest()

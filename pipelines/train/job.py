@@ -40,7 +40,7 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     trained, parts = _fit(rows, manifest, study)
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
         export = Path(folder) / "export"
-        digest = _export(export, trained, parts["valid"], manifest, study)
+        digest = _export(export, trained, parts["valid"], manifest, snapshot, study)
         _log_run(trained, parts["valid"], manifest, snapshot, study, settings)
         source = _log_model(export, manifest, name, study.run_id)
     registry.ensure_registered_model(name, manifest.spec.question)
@@ -75,7 +75,9 @@ def _fit(rows: Any, manifest: SnapshotManifest, study: StudyRef) -> tuple[Traine
     return trained, parts
 
 
-def _export(folder: Path, trained: Trained, valid: Observations, snapshot: SnapshotManifest, study: StudyRef) -> str:
+def _export(
+    folder: Path, trained: Trained, valid: Observations, manifest: SnapshotManifest, snapshot: SnapshotRef, study: StudyRef
+) -> str:
     """Write the serving export and read it back as the server will. Returns the manifest's digest."""
     from pipelines.adapters import exports, tracking
     from pipelines.train import steps
@@ -85,7 +87,7 @@ def _export(folder: Path, trained: Trained, valid: Observations, snapshot: Snaps
     return exports.write_export(
         folder,
         trained.fitted.save,
-        model=snapshot.model,
+        model=manifest.model,
         alarm_threshold=trained.alarm_threshold,
         sample=exports.make_sample(
             trained.fitted.inputs,
@@ -93,11 +95,11 @@ def _export(folder: Path, trained: Trained, valid: Observations, snapshot: Snaps
             {"probability": probability, "alarm": probability >= trained.alarm_threshold},
         ),
         lineage={
-            "source": snapshot.source,
+            "source": manifest.source,
             "snapshot_sha256": snapshot.sha256,
             "run_id": study.run_id,
             "study": study.study,
-            "seed": str(snapshot.seed),
+            "seed": str(manifest.seed),
             "code_version": tracking.code_version(),
         },
     )
