@@ -22,10 +22,19 @@ from pipelines.errors import (
 # Errors that a second try cannot mend stop the run at once; anything else (a server that restarts,
 # a disk that is full for a moment) is tried again.
 _FINAL = (
-    ArtifactError, DataValidationError, EvaluationError, PromotionError, SettingsError, SnapshotError, SourceError,
-    TrainingError, WindowError,
+    ArtifactError,
+    DataValidationError,
+    EvaluationError,
+    PromotionError,
+    SettingsError,
+    SnapshotError,
+    SourceError,
+    TrainingError,
+    WindowError,
 )
-RETRIES = ExceptionRetryPolicy(rules=[RetryRule(exception=error, action=RetryAction.FAIL) for error in _FINAL])
+RETRIES = ExceptionRetryPolicy(
+    rules=[RetryRule(exception=error, action=RetryAction.FAIL) for error in _FINAL]
+)
 
 
 def schedule(cron: str | None) -> CronTriggerTimetable | None:

@@ -35,8 +35,12 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
         max_active_runs=1,
         default_args=task_defaults("platform"),
         params={
-            "window_start": Param(None, type=["null", "string"], format="date", description="First day (UTC)."),
-            "window_end": Param(None, type=["null", "string"], format="date", description="Day after the last (UTC)."),
+            "window_start": Param(
+                None, type=["null", "string"], format="date", description="First day (UTC)."
+            ),
+            "window_end": Param(
+                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
+            ),
         },
         doc_md=MANUAL.format(description=dataset.description, slice=dataset.slice),
         tags=["ingest", profile.name],
@@ -45,7 +49,9 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
         @task
         def window() -> dict[str, str]:
             context = get_current_context()
-            return window_params(context["params"], context["dag_run"].run_after, max(dataset.slice, timedelta(days=1)))
+            return window_params(
+                context["params"], context["dag_run"].run_after, max(dataset.slice, timedelta(days=1))
+            )
 
         @task
         def ingest(window: dict[str, str]) -> dict[str, Any]:
@@ -53,7 +59,9 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
             from pipelines.references import Window
 
             settings = load_settings()
-            return job.run(settings.source, dataset.name, Window.parse(window["start"], window["end"]), settings).to_xcom()
+            return job.run(
+                settings.source, dataset.name, Window.parse(window["start"], window["end"]), settings
+            ).to_xcom()
 
         @task(outlets=[clean])
         def validate(ingested: dict[str, Any]) -> dict[str, Any]:

@@ -43,12 +43,22 @@ def train_dag(spec: ModelSpec) -> DAG:
         max_active_runs=1,
         default_args=task_defaults(spec.owner),
         params={
-            "window_start": Param(None, type=["null", "string"], format="date", description="First day (UTC)."),
-            "window_end": Param(None, type=["null", "string"], format="date", description="Day after the last (UTC)."),
-            "source": Param(None, type=["null", "string"], description="Source profile, where not the configured one."),
-            "trials": Param(None, type=["null", "integer"], minimum=1, maximum=1000, description="Tuning trials."),
+            "window_start": Param(
+                None, type=["null", "string"], format="date", description="First day (UTC)."
+            ),
+            "window_end": Param(
+                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
+            ),
+            "source": Param(
+                None, type=["null", "string"], description="Source profile, where not the configured one."
+            ),
+            "trials": Param(
+                None, type=["null", "integer"], minimum=1, maximum=1000, description="Tuning trials."
+            ),
         },
-        doc_md=MANUAL.format(question=spec.question, days=spec.training_window.days, trials=spec.tuning.trials),
+        doc_md=MANUAL.format(
+            question=spec.question, days=spec.training_window.days, trials=spec.tuning.trials
+        ),
         tags=["train", spec.name],
     )
     def chain() -> None:
@@ -100,7 +110,9 @@ def train_dag(spec: ModelSpec) -> DAG:
             from pipelines.references import SnapshotRef, StudyRef
             from pipelines.train import job
 
-            return job.run(SnapshotRef.from_xcom(snapshot), StudyRef.from_xcom(study), load_settings()).to_xcom()
+            return job.run(
+                SnapshotRef.from_xcom(snapshot), StudyRef.from_xcom(study), load_settings()
+            ).to_xcom()
 
         @task
         def evaluate(candidate: dict[str, Any]) -> dict[str, Any]:

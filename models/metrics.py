@@ -38,7 +38,9 @@ class RankedLabels:
         gained = np.diff(true_positives, prepend=0.0) / true_positives[-1]
         return float(np.sum(gained * precision))
 
-    def operating_point(self, weight: Array, max_false_positive_rate: float) -> tuple[float, float, float, float]:
+    def operating_point(
+        self, weight: Array, max_false_positive_rate: float
+    ) -> tuple[float, float, float, float]:
         """The lowest threshold whose false-positive rate stays within the bound.
 
         Returns:
@@ -60,7 +62,9 @@ class RankedLabels:
         )
 
 
-def calibration_bins(label: NDArray, probability: Array, weight: Array, bins: int = 10) -> list[tuple[float, float, float]]:
+def calibration_bins(
+    label: NDArray, probability: Array, weight: Array, bins: int = 10
+) -> list[tuple[float, float, float]]:
     """``(mean probability, share of positives, weight)`` per bin of equal weight, lowest first."""
     order = np.argsort(probability, kind="stable")
     share = np.cumsum(weight[order]) / np.sum(weight)

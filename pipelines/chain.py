@@ -10,13 +10,18 @@ from pipelines.references import PromotionRef, Window
 if TYPE_CHECKING:
     from pipelines.settings import Settings
 
-# stage, state ("running", "done"), detail
+# Called with the stage, its state (running or done) and a detail.
 Report = Callable[[str, str, str], None]
 
 
 def run_chain(
-    model: str, source: str | None, window: Window, settings: Settings, actor: str,
-    trials: int | None = None, report: Report = lambda stage, state, detail: None,
+    model: str,
+    source: str | None,
+    window: Window,
+    settings: Settings,
+    actor: str,
+    trials: int | None = None,
+    report: Report = lambda stage, state, detail: None,
 ) -> PromotionRef:
     """Ingest, validate, build features, snapshot, tune, train, evaluate and promote one model.
 
@@ -50,7 +55,8 @@ def run_chain(
         report("validate", "running", dataset)
         validated = validate.run(ingested, settings)
         report(
-            "validate", "done",
+            "validate",
+            "done",
             f"{dataset}: {validated.clean.rows_added} rows clean, {validated.quarantine.rows_added} in quarantine",
         )
     report("features", "running", "")
@@ -58,11 +64,19 @@ def run_chain(
     report("features", "done", f"{built.online_rows} entities online")
     report("snapshot", "running", "")
     training_set = snapshot.run(model, built, settings)
-    report("snapshot", "done", f"{training_set.sha256[:12]}: rows {training_set.rows}, positives {training_set.positives}")
+    report(
+        "snapshot",
+        "done",
+        f"{training_set.sha256[:12]}: rows {training_set.rows}, positives {training_set.positives}",
+    )
     report("tune", "running", "")
     study = tune.run(
-        training_set, settings, trials,
-        progress=lambda done, total, best: report("tune", "running", f"trial {done} of {total}, best {best or 0:.4f}"),
+        training_set,
+        settings,
+        trials,
+        progress=lambda done, total, best: report(
+            "tune", "running", f"trial {done} of {total}, best {best or 0:.4f}"
+        ),
     )
     report("tune", "done", f"{study.trials} trials, average precision {study.best_value:.4f}")
     report("train", "running", "")

@@ -26,9 +26,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Settings(BaseSettings):
     """All settings. Build with :func:`load_settings`, which also refuses unknown names."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     environment: Literal["development", "production"] = Field(
         "development", description="In production, generated and default secrets are refused."
@@ -49,14 +47,21 @@ class Settings(BaseSettings):
         "", description="redis://host:port/db, or sqlite:///path. Default: SQLite under $HEADRACE_HOME."
     )
 
-    airflow_url: str = Field("", description="Airflow's API server. Default: the one that `headrace up` starts.")
+    airflow_url: str = Field(
+        "", description="Airflow's API server. Default: the one that `headrace up` starts."
+    )
     airflow_executor: Literal["LocalExecutor", "CeleryExecutor", "KubernetesExecutor"] = "LocalExecutor"
     airflow_parallelism: int = Field(2, ge=1, description="Tasks that may run at once on this machine.")
-    mlflow_database_url: str = Field("", description="Backend of the MLflow server that `headrace up` starts.")
-    mlflow_artifacts_url: str = Field("", description="Where that server keeps artifacts: a folder or s3://….")
+    mlflow_database_url: str = Field(
+        "", description="Backend of the MLflow server that `headrace up` starts."
+    )
+    mlflow_artifacts_url: str = Field(
+        "", description="Where that server keeps artifacts: a folder or s3://…."
+    )
     feature_registry_url: str = Field("", description="SQLAlchemy URL of Feast's registry.")
     tuning_url: str = Field(
-        "", description="Optuna storage: SQLAlchemy URL, or a path for a journal file. Default: a journal file."
+        "",
+        description="Optuna storage: SQLAlchemy URL, or a path for a journal file. Default: a journal file.",
     )
 
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint, for example http://127.0.0.1:9000.")
@@ -71,14 +76,20 @@ class Settings(BaseSettings):
     serving_port: int = Field(8000, ge=1, le=65535)
     serving_url: str = Field("", description="The server. Default: the one that `headrace up` starts.")
 
-    serving_models: str = Field("", description="Registered models to serve, by comma. Default: all with an alias.")
+    serving_models: str = Field(
+        "", description="Registered models to serve, by comma. Default: all with an alias."
+    )
     serving_poll_seconds: float = Field(1.0, gt=0, le=60, description="Time between looks at the aliases.")
     serving_max_body_bytes: int = Field(16 * 2**20, gt=0)
     serving_max_rows: int = Field(10_000, gt=0, description="Largest batch in one request.")
 
-    random_seed: int = Field(20260101, ge=0, description="Seed of splits, tuning and training; recorded with each run.")
+    random_seed: int = Field(
+        20260101, ge=0, description="Seed of splits, tuning and training; recorded with each run."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    shared_data: Path | None = Field(None, description="Folder of real telemetry for tests and benchmarks; never needed.")
+    shared_data: Path | None = Field(
+        None, description="Folder of real telemetry for tests and benchmarks; never needed."
+    )
 
     @field_validator("home")
     @classmethod
@@ -86,10 +97,9 @@ class Settings(BaseSettings):
         return home.expanduser().resolve()
 
     @model_validator(mode="after")
-    def _s3_has_keys(self) -> Settings:
-        if self.environment == "production" and self.lake_url.startswith("s3://"):
-            if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
-                raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both or neither")
+    def _s3_keys_go_together(self) -> Settings:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both or neither")
         return self
 
     @cached_property
@@ -191,7 +201,9 @@ def _refuse_unknown(variables: Mapping[str, str]) -> None:
         close = difflib.get_close_matches(name, known, n=1)
         unknown.append(f"{name} (did you mean {close[0]}?)" if close else name)
     if unknown:
-        raise SettingsError("unknown settings: " + ", ".join(unknown) + "; `headrace settings` lists them all")
+        raise SettingsError(
+            "unknown settings: " + ", ".join(unknown) + "; `headrace settings` lists them all"
+        )
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

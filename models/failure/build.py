@@ -26,7 +26,9 @@ TOLERANCE = 1e-9
 class FailureModel:
     """A trained booster with its calibration."""
 
-    def __init__(self, booster: lgb.Booster, inputs: tuple[InputField, ...], calibration: SigmoidCalibration) -> None:
+    def __init__(
+        self, booster: lgb.Booster, inputs: tuple[InputField, ...], calibration: SigmoidCalibration
+    ) -> None:
         self._booster = booster
         self._inputs = inputs
         self._calibration = calibration
@@ -50,8 +52,16 @@ class FailureModel:
             "runtime": "lightgbm",
             "inputs": self._inputs,
             "outputs": (
-                OutputField(name="probability", type=FieldType.DOUBLE, description="Probability of a failure within the horizon."),
-                OutputField(name="alarm", type=FieldType.BOOLEAN, description="Whether the probability reaches the alarm threshold."),
+                OutputField(
+                    name="probability",
+                    type=FieldType.DOUBLE,
+                    description="Probability of a failure within the horizon.",
+                ),
+                OutputField(
+                    name="alarm",
+                    type=FieldType.BOOLEAN,
+                    description="Whether the probability reaches the alarm threshold.",
+                ),
             ),
             "calibration": self._calibration,
             "tolerance": TOLERANCE,
@@ -104,7 +114,9 @@ class FailureBuilder:
             categorical_feature=strings,
             free_raw_data=True,
         )
-        validation = lgb.Dataset(encode(valid.columns, inputs), valid.label, weight=valid.weight, reference=training)
+        validation = lgb.Dataset(
+            encode(valid.columns, inputs), valid.label, weight=valid.weight, reference=training
+        )
         booster = lgb.train(
             {
                 "objective": "binary",
@@ -131,7 +143,9 @@ def _platt(score: NDArray[np.float64], label: NDArray, weight: NDArray[np.float6
     """Platt scaling (Platt, 1999) of raw scores on rows that the trees were not grown on."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=1e6).fit(score.reshape(-1, 1), label, sample_weight=weight / np.mean(weight))
+    fitted = LogisticRegression(C=1e6).fit(
+        score.reshape(-1, 1), label, sample_weight=weight / np.mean(weight)
+    )
     return SigmoidCalibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
 
 

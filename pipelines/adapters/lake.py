@@ -40,7 +40,7 @@ class Lake:
     def exists(self, table: str) -> bool:
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.address(table), self._options)
+        return bool(DeltaTable.is_deltatable(self.address(table), self._options))
 
     def version(self, table: str) -> int:
         """Newest version of the table.
@@ -48,7 +48,7 @@ class Lake:
         Raises:
             LakeError: there is no such table.
         """
-        return self._open(table).version()
+        return int(self._open(table).version())
 
     def done(self, table: str, work: Iterable[str]) -> set[str]:
         """Which of these pieces of work the table already holds."""
@@ -94,7 +94,9 @@ class Lake:
             try:
                 # The handle pins the version that was looked at: a second writer of the same
                 # work fails at the commit instead of adding its rows.
-                write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=properties)
+                write_deltalake(
+                    handle, rows, mode="append", schema_mode="merge", commit_properties=properties
+                )
             except CommitFailedError:
                 continue
             return TableRef(table=table, version=handle.version(), rows_added=rows.height)
@@ -141,7 +143,9 @@ class Lake:
 
             return ObjectStore.from_storage_options(self._options).write(self.address(path), content)
         target = self.address(path)
-        with fsspec.open(f"{target}.{hashlib.sha256(content).hexdigest()[:8]}.part", "wb", auto_mkdir=True) as part:
+        with fsspec.open(
+            f"{target}.{hashlib.sha256(content).hexdigest()[:8]}.part", "wb", auto_mkdir=True
+        ) as part:
             part.write(content)
         # A rename is atomic: a reader sees the whole object or none.
         fsspec.filesystem("file").mv(part.name, target)

@@ -27,7 +27,9 @@ def code_version() -> str:
     """Version of the package, with the commit where the code runs from a checkout."""
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parents[2]), "rev-parse", "--short=12", "HEAD"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     return f"{version('headrace')}+{commit}" if commit else version("headrace")
 
@@ -52,10 +54,14 @@ def find_or_create_run(settings: Settings, experiment: str, key: str, tags: dict
     mlflow_client = client(settings)
     found = mlflow_client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else mlflow_client.create_experiment(experiment)
-    runs = mlflow_client.search_runs([experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1)
+    runs = mlflow_client.search_runs(
+        [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1
+    )
     if runs:
         return str(runs[0].info.run_id)
-    run = mlflow_client.create_run(experiment_id, run_name=f"{experiment} {key[:8]}", tags={**tags, RUN_KEY: key})
+    run = mlflow_client.create_run(
+        experiment_id, run_name=f"{experiment} {key[:8]}", tags={**tags, RUN_KEY: key}
+    )
     return str(run.info.run_id)
 
 

@@ -33,7 +33,9 @@ class Check(Frozen):
         figure = "no figure" if self.figure is None else f"{self.figure:.4g}"
         spread = f" (95 %: {self.interval[0]:.4g} to {self.interval[1]:.4g})" if self.interval else ""
         detail = f"; {self.detail}" if self.detail else ""
-        return f"{self.name}: {self.outcome.value}: {figure}{spread}, wanted {self.wanted}, n={self.n}{detail}"
+        return (
+            f"{self.name}: {self.outcome.value}: {figure}{spread}, wanted {self.wanted}, n={self.n}{detail}"
+        )
 
 
 class Verdict(Frozen):

@@ -35,12 +35,16 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
 
     registry = Registry(settings.tracking)
     rows, manifest = load(candidate.snapshot, settings)
-    parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "holdout")}
+    parts = {
+        part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "holdout")
+    }
     holdout, thresholds = parts["holdout"], manifest.spec.thresholds
 
     version = registry.version(candidate.registered_name, candidate.version)
     if version is None:
-        raise EvaluationError(f"{candidate.registered_name} has no version {candidate.version}: was it deleted? Train again")
+        raise EvaluationError(
+            f"{candidate.registered_name} has no version {candidate.version}: was it deleted? Train again"
+        )
     predictor = _load(registry, version)
     scores = _score(predictor, holdout, "candidate")
     baselines = steps.naive_baselines(parts["train"], holdout, manifest.inputs)
@@ -55,11 +59,16 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
     figures = {model.name: steps.metrics(holdout, model, thresholds) for model in (scores, *baselines[1:])}
     if champion_scores is not None:
         figures["champion"] = steps.metrics(holdout, champion_scores, thresholds)
-    figures["candidate"] |= steps.alarm_metrics(holdout, scores.probability, predictor.manifest.alarm_threshold)
+    figures["candidate"] |= steps.alarm_metrics(
+        holdout, scores.probability, predictor.manifest.alarm_threshold
+    )
     report = _record(candidate, champion, verdict, figures, holdout, scores, registry, settings)
     return VerdictRef(
-        candidate=candidate, champion=champion.version if champion else None, outcome=verdict.outcome,
-        reasons=verdict.reasons, report_url=report,
+        candidate=candidate,
+        champion=champion.version if champion else None,
+        outcome=verdict.outcome,
+        reasons=verdict.reasons,
+        report_url=report,
     )
 
 
@@ -92,8 +101,14 @@ def _score(predictor: Predictor, holdout: Observations, name: str) -> Scores:
 
 
 def _record(
-    candidate: CandidateRef, champion: ModelVersion | None, verdict: Verdict, figures: dict[str, dict[str, float]],
-    holdout: Observations, scores: Scores, registry: Registry, settings: Settings,
+    candidate: CandidateRef,
+    champion: ModelVersion | None,
+    verdict: Verdict,
+    figures: dict[str, dict[str, float]],
+    holdout: Observations,
+    scores: Scores,
+    registry: Registry,
+    settings: Settings,
 ) -> str:
     """Put the evidence on the run and the verdict on the version; returns the report's address."""
     import mlflow
@@ -109,7 +124,9 @@ def _record(
         mlflow.log_text(text, REPORT)
         mlflow.log_figure(plots.calibration(holdout, scores.probability), "gate/holdout_calibration.png")
         mlflow.set_tag("mlflow.note.content", text)
-    registry.set_version_tag(candidate.registered_name, candidate.version, "headrace.verdict", verdict.outcome.value)
+    registry.set_version_tag(
+        candidate.registered_name, candidate.version, "headrace.verdict", verdict.outcome.value
+    )
     registry.set_version_description(candidate.registered_name, candidate.version, text)
     experiment = mlflow.get_run(candidate.run_id).info.experiment_id
     return f"{settings.tracking}/#/experiments/{experiment}/runs/{candidate.run_id}/artifacts/{REPORT}"

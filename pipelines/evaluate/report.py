@@ -8,7 +8,9 @@ from pipelines.references import CandidateRef, Outcome
 _MARK = {Outcome.PASS: "✅ pass", Outcome.FAIL: "❌ fail", Outcome.INSUFFICIENT: "❔ insufficient evidence"}
 
 
-def markdown(candidate: CandidateRef, champion: str | None, verdict: Verdict, figures: dict[str, dict[str, float]]) -> str:
+def markdown(
+    candidate: CandidateRef, champion: str | None, verdict: Verdict, figures: dict[str, dict[str, float]]
+) -> str:
     """One page for the person who approves.
 
     Args:
@@ -27,8 +29,10 @@ def markdown(candidate: CandidateRef, champion: str | None, verdict: Verdict, fi
     ]
     for check in verdict.checks:
         interval = f"{check.interval[0]:.4f} … {check.interval[1]:.4f}" if check.interval else ""
-        figure = "–" if check.figure is None else f"{check.figure:.4f}".rstrip("0").rstrip(".")
-        lines.append(f"| {check.name} | {_MARK[check.outcome]} | {figure} | {interval} | {check.wanted} | {check.n} |")
+        figure = "none" if check.figure is None else f"{check.figure:.4f}".rstrip("0").rstrip(".")
+        lines.append(
+            f"| {check.name} | {_MARK[check.outcome]} | {figure} | {interval} | {check.wanted} | {check.n} |"
+        )
     names = list(dict.fromkeys(metric for values in figures.values() for metric in values))
     lines += ["", "| on the holdout | " + " | ".join(figures) + " |", "|---" + "|---:" * len(figures) + "|"]
     for metric in names:

@@ -80,7 +80,9 @@ def alarm_metrics(part: Observations, probability: Array, alarm_threshold: float
     }
 
 
-def naive_baselines(train: Observations, holdout: Observations, inputs: tuple[InputField, ...]) -> tuple[Scores, ...]:
+def naive_baselines(
+    train: Observations, holdout: Observations, inputs: tuple[InputField, ...]
+) -> tuple[Scores, ...]:
     """Answers that need no model: the share of positives, and the best single feature.
 
     The feature and its direction are chosen on the training part, so that the baseline peeks at
@@ -99,7 +101,9 @@ def naive_baselines(train: Observations, holdout: Observations, inputs: tuple[In
     arrow = "high" if best_sign > 0 else "low"
     return (
         Scores("share of positives", np.full(len(holdout), prior)),
-        Scores(f"best single feature ({best_name}, {arrow})", _ordered(holdout.columns[best_name], best_sign)),
+        Scores(
+            f"best single feature ({best_name}, {arrow})", _ordered(holdout.columns[best_name], best_sign)
+        ),
     )
 
 
@@ -111,7 +115,9 @@ def cluster_weights(entity: NDArray, resamples: int, seed: int) -> Callable[[int
         multiplicity of each row, shape (n,).
     """
     names, index = np.unique(entity.astype(str), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    )
     return lambda number: drawn[number][index].astype(np.float64)
 
 
@@ -120,7 +126,14 @@ def _evidence(holdout: Observations, thresholds: Thresholds) -> tuple[Check, ...
 
     def check(name: str, found: int, wanted: int) -> Check:
         outcome = Outcome.PASS if found >= wanted else Outcome.INSUFFICIENT
-        return Check(name=name, kind=CheckKind.EVIDENCE, outcome=outcome, figure=found, wanted=f"at least {wanted}", n=len(holdout))
+        return Check(
+            name=name,
+            kind=CheckKind.EVIDENCE,
+            outcome=outcome,
+            figure=found,
+            wanted=f"at least {wanted}",
+            n=len(holdout),
+        )
 
     return (
         check("positives in the holdout", positives, thresholds.min_positives),
@@ -133,27 +146,46 @@ def _absolute(holdout: Observations, candidate: Scores, thresholds: Thresholds) 
     point = f"recall at {thresholds.max_false_positive_rate:.2%} false positives"
     return [
         _threshold(point, found["recall"], thresholds.min_recall, True, holdout),
-        _threshold("average precision", found["average_precision"], thresholds.min_average_precision, True, holdout),
-        _threshold("expected calibration error", found["calibration_error"], thresholds.max_calibration_error, False, holdout),
+        _threshold(
+            "average precision", found["average_precision"], thresholds.min_average_precision, True, holdout
+        ),
+        _threshold(
+            "expected calibration error",
+            found["calibration_error"],
+            thresholds.max_calibration_error,
+            False,
+            holdout,
+        ),
     ]
 
 
-def _threshold(name: str, figure: float, bound: float, higher_is_better: bool, holdout: Observations) -> Check:
+def _threshold(
+    name: str, figure: float, bound: float, higher_is_better: bool, holdout: Observations
+) -> Check:
     # NaN compares false both ways: no figure is never a pass.
     passed = figure >= bound if higher_is_better else figure <= bound
     return Check(
-        name=name, kind=CheckKind.THRESHOLD, outcome=Outcome.PASS if passed else Outcome.FAIL,
+        name=name,
+        kind=CheckKind.THRESHOLD,
+        outcome=Outcome.PASS if passed else Outcome.FAIL,
         figure=None if np.isnan(figure) else figure,
-        wanted=f"{'at least' if higher_is_better else 'at most'} {bound:g}", n=len(holdout),
+        wanted=f"{'at least' if higher_is_better else 'at most'} {bound:g}",
+        n=len(holdout),
     )
 
 
-def _beats(holdout: Observations, candidate: Scores, baseline: Scores, weights: Callable[[int], Array]) -> Check:
+def _beats(
+    holdout: Observations, candidate: Scores, baseline: Scores, weights: Callable[[int], Array]
+) -> Check:
     gain, low, high = _paired_gain(holdout, candidate, baseline, weights)
     return Check(
-        name=f"gain in average precision over {baseline.name}", kind=CheckKind.BASELINE,
-        outcome=Outcome.PASS if low > 0 else Outcome.FAIL, figure=gain, wanted="lower bound above 0",
-        n=len(holdout), interval=(low, high),
+        name=f"gain in average precision over {baseline.name}",
+        kind=CheckKind.BASELINE,
+        outcome=Outcome.PASS if low > 0 else Outcome.FAIL,
+        figure=gain,
+        wanted="lower bound above 0",
+        n=len(holdout),
+        interval=(low, high),
     )
 
 
@@ -162,9 +194,13 @@ def _not_worse_than(
 ) -> Check:
     gain, low, high = _paired_gain(holdout, candidate, champion, weights)
     return Check(
-        name=f"gain in average precision over champion {champion.name}", kind=CheckKind.CHAMPION,
-        outcome=Outcome.PASS if low > -margin else Outcome.FAIL, figure=gain,
-        wanted=f"lower bound above -{margin:g}", n=len(holdout), interval=(low, high),
+        name=f"gain in average precision over champion {champion.name}",
+        kind=CheckKind.CHAMPION,
+        outcome=Outcome.PASS if low > -margin else Outcome.FAIL,
+        figure=gain,
+        wanted=f"lower bound above -{margin:g}",
+        n=len(holdout),
+        interval=(low, high),
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from pipelines.adapters.lake import Lake
 from pipelines.errors import PromotionError
-from pipelines.promote import ledger
+from pipelines.promote import ledger, steps
 from pipelines.promote.ledger import Action, LedgerLine
-from pipelines.references import Outcome, PromotionRef, VerdictRef
+from pipelines.references import PromotionRef, VerdictRef
 
 if TYPE_CHECKING:
     from pipelines.adapters.registry import ModelVersion, Registry
@@ -38,23 +38,29 @@ def run(verdict: VerdictRef, actor: str, settings: Settings) -> PromotionRef:
     registry = Registry(settings.tracking)
     candidate = verdict.candidate
     name, version = candidate.registered_name, candidate.version
-    if verdict.outcome is not Outcome.PASS:
-        return _state(registry, name, moved=False, reason=f"{verdict.outcome.value}: " + "; ".join(verdict.reasons))
-    if (rolled_back := _existing(registry, name, version).tags.get(ROLLED_BACK_TAG)) is not None:
-        return _state(registry, name, moved=False, reason=f"version {version} was rolled back: {rolled_back}")
-
-    serving = _alias(registry, name, PRODUCTION)
-    if serving != version and serving != verdict.champion:
-        raise PromotionError(
-            f"{name}: the verdict compared version {version} with champion {verdict.champion}, but {serving} serves now: "
-            "evaluate again (clear the task 'evaluate'), so that the comparison is with what serves"
-        )
+    decision = steps.decide(
+        verdict,
+        serving=_alias(registry, name, PRODUCTION),
+        rolled_back=_existing(registry, name, version).tags.get(ROLLED_BACK_TAG),
+    )
+    if not decision.promote:
+        return _state(registry, name, moved=False, reason=decision.reason)
     work = f"promote:{name}:{version}:{candidate.run_id}"
     moved = _move(
-        registry, Lake.of(settings), name, version, work, Action.PROMOTE, actor,
-        "; ".join(verdict.reasons), verdict.outcome.value, verdict.report_url,
+        registry,
+        Lake.of(settings),
+        name,
+        version,
+        work,
+        Action.PROMOTE,
+        actor,
+        "; ".join(verdict.reasons),
+        verdict.outcome.value,
+        verdict.report_url,
     )
-    return _state(registry, name, moved=moved, reason="the gate was passed" if moved else "already in production")
+    return _state(
+        registry, name, moved=moved, reason="the gate was passed" if moved else "already in production"
+    )
 
 
 def promote_by_hand(name: str, version: str, who: str, reason: str, settings: Settings) -> PromotionRef:
@@ -69,7 +75,9 @@ def promote_by_hand(name: str, version: str, who: str, reason: str, settings: Se
     registry = Registry(settings.tracking)
     verdict = _existing(registry, name, version).tags.get("headrace.verdict")
     work = f"by-hand:{uuid.uuid4()}"
-    moved = _move(registry, Lake.of(settings), name, version, work, Action.PROMOTE_BY_HAND, who, reason, verdict, None)
+    moved = _move(
+        registry, Lake.of(settings), name, version, work, Action.PROMOTE_BY_HAND, who, reason, verdict, None
+    )
     return _state(registry, name, moved=moved, reason=reason)
 
 
@@ -106,8 +114,16 @@ def history(name: str, settings: Settings) -> list[LedgerLine]:
 
 
 def _move(
-    registry: Registry, lake: Lake, name: str, version: str, work: str, action: Action, actor: str,
-    reason: str, verdict: str | None, evidence_url: str | None,
+    registry: Registry,
+    lake: Lake,
+    name: str,
+    version: str,
+    work: str,
+    action: Action,
+    actor: str,
+    reason: str,
+    verdict: str | None,
+    evidence_url: str | None,
 ) -> bool:
     """Set both aliases and write the ledger; finishes what a killed run began. False: all was done."""
     serving = _alias(registry, name, PRODUCTION)
@@ -120,8 +136,15 @@ def _move(
     # Where a run was killed after the alias had moved, 'previous' still tells where it moved from.
     left = serving if serving != version else _alias(registry, name, PREVIOUS)
     line = LedgerLine(
-        at=datetime.now(UTC), registered_name=name, action=action, actor=actor, from_version=left,
-        to_version=version, reason=reason, verdict=verdict, evidence_url=evidence_url,
+        at=datetime.now(UTC),
+        registered_name=name,
+        action=action,
+        actor=actor,
+        from_version=left,
+        to_version=version,
+        reason=reason,
+        verdict=verdict,
+        evidence_url=evidence_url,
     )
     return ledger.write(lake, work, line)
 
@@ -141,8 +164,11 @@ def _alias(registry: Registry, name: str, alias: str) -> str | None:
 
 def _state(registry: Registry, name: str, *, moved: bool, reason: str) -> PromotionRef:
     return PromotionRef(
-        registered_name=name, production=_alias(registry, name, PRODUCTION), previous=_alias(registry, name, PREVIOUS),
-        moved=moved, reason=reason,
+        registered_name=name,
+        production=_alias(registry, name, PRODUCTION),
+        previous=_alias(registry, name, PREVIOUS),
+        moved=moved,
+        reason=reason,
     )
 
 

@@ -38,8 +38,14 @@ def write(lake: Lake, work: str, line: LedgerLine) -> bool:
     row = pl.DataFrame(
         [line.model_dump(mode="python") | {"action": line.action.value}],
         schema={
-            "at": pl.Datetime("us", "UTC"), "registered_name": pl.String, "action": pl.String, "actor": pl.String,
-            "from_version": pl.String, "to_version": pl.String, "reason": pl.String, "verdict": pl.String,
+            "at": pl.Datetime("us", "UTC"),
+            "registered_name": pl.String,
+            "action": pl.String,
+            "actor": pl.String,
+            "from_version": pl.String,
+            "to_version": pl.String,
+            "reason": pl.String,
+            "verdict": pl.String,
             "evidence_url": pl.String,
         },
     )

@@ -75,9 +75,16 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
     fields = store.fields()
     names = [field.name for field in fields]
     snapshot = pl.concat([chosen, joined.select(names)], how="horizontal").sort(entity, "event_time")
-    snapshot = snapshot.filter(~pl.all_horizontal(pl.col(name).is_null() for name in _telemetry_names(fields)))
+    snapshot = snapshot.filter(
+        ~pl.all_horizontal(pl.col(name).is_null() for name in _telemetry_names(fields))
+    )
     manifest = SnapshotManifest(
-        model=model, source=features.source, window=window, spec=spec, seed=seed, entity=entity,
+        model=model,
+        source=features.source,
+        window=window,
+        spec=spec,
+        seed=seed,
+        entity=entity,
         tables=versions | {spec.label.dataset: lake.version(profile.table(Layer.CLEAN, spec.label.dataset))},
         inputs=tuple(_input(field, snapshot) for field in fields),
     )
@@ -115,7 +122,9 @@ def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotMa
     lake = Lake.of(settings)
     content = lake.read_object(ref.url)
     if (found := hashlib.sha256(content).hexdigest()) != ref.sha256:
-        raise SnapshotError(f"{ref.url} was changed: its content hashes to {found}, its name says {ref.sha256}")
+        raise SnapshotError(
+            f"{ref.url} was changed: its content hashes to {found}, its name says {ref.sha256}"
+        )
     manifest = lake.read_object(ref.url.removesuffix(_ROWS) + _MANIFEST)
     return pl.read_parquet(io.BytesIO(content)), SnapshotManifest.model_validate_json(manifest)
 
@@ -148,7 +157,11 @@ def _observations(
     )
     if spec.observe_every is None:
         return times.sort(entity, "event_time").collect()
-    lives = times.group_by(entity).agg(first=pl.col("event_time").min(), last=pl.col("event_time").max()).collect()
+    lives = (
+        times.group_by(entity)
+        .agg(first=pl.col("event_time").min(), last=pl.col("event_time").max())
+        .collect()
+    )
     return steps.observation_times(lives, entity, spec.observe_every)
 
 
@@ -170,8 +183,13 @@ def _input(field: FeatureField, snapshot: pl.DataFrame) -> InputField:
         seen = snapshot.filter(pl.col("part") == "train")[field.name].drop_nulls().unique().sort()
         categories = tuple(seen.to_list())
     return InputField(
-        name=field.name, type=_TYPES[field.type], required=False, unit=field.unit,
-        minimum=field.minimum, maximum=field.maximum, categories=categories,
+        name=field.name,
+        type=_TYPES[field.type],
+        required=False,
+        unit=field.unit,
+        minimum=field.minimum,
+        maximum=field.maximum,
+        categories=categories,
     )
 
 

@@ -9,7 +9,9 @@ from models.base import Observations
 from models.manifest import FieldType, InputField
 
 
-def observations(snapshot: pl.DataFrame, part: str, entity: str, inputs: tuple[InputField, ...]) -> Observations:
+def observations(
+    snapshot: pl.DataFrame, part: str, entity: str, inputs: tuple[InputField, ...]
+) -> Observations:
     """Rows of one part, in the snapshot's order."""
     rows = snapshot.filter(pl.col("part") == part)
     return Observations(

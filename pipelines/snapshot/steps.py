@@ -62,11 +62,18 @@ def label(
         observations.filter(pl.col("event_time") + horizon <= known_until)
         .sort("event_time")
         .join_asof(
-            upcoming, left_on="event_time", right_on="outcome_time", by=entity, strategy="forward",
-            allow_exact_matches=False, check_sortedness=False,
+            upcoming,
+            left_on="event_time",
+            right_on="outcome_time",
+            by=entity,
+            strategy="forward",
+            allow_exact_matches=False,
+            check_sortedness=False,
         )
         .with_columns(
-            label=((pl.col("outcome_time") - pl.col("event_time")) <= horizon).fill_null(value=False).cast(pl.Int8)
+            label=((pl.col("outcome_time") - pl.col("event_time")) <= horizon)
+            .fill_null(value=False)
+            .cast(pl.Int8)
         )
         .drop("outcome_time")
         .sort(entity, "event_time")
@@ -81,7 +88,9 @@ def cut_times(observations: pl.DataFrame, split: Split) -> Cuts:
     """
     first, last = observations["event_time"].min(), observations["event_time"].max()
     if not isinstance(first, datetime) or not isinstance(last, datetime):
-        raise SnapshotError("no observation has a complete label: widen the window beyond the label's horizon")
+        raise SnapshotError(
+            "no observation has a complete label: widen the window beyond the label's horizon"
+        )
     span = last - first
     return Cuts(
         valid_from=first + span * (1 - split.valid_share - split.holdout_share),
@@ -99,9 +108,12 @@ def assign_parts(
     """
     time, ends = pl.col("event_time"), pl.col("event_time") + horizon
     part = (
-        pl.when(ends <= cuts.valid_from).then(pl.lit("train"))
-        .when((time >= cuts.valid_from) & (ends <= cuts.holdout_from)).then(pl.lit("valid"))
-        .when(time >= cuts.holdout_from).then(pl.lit("holdout"))
+        pl.when(ends <= cuts.valid_from)
+        .then(pl.lit("train"))
+        .when((time >= cuts.valid_from) & (ends <= cuts.holdout_from))
+        .then(pl.lit("valid"))
+        .when(time >= cuts.holdout_from)
+        .then(pl.lit("holdout"))
     )
     parted = observations.with_columns(part=part).filter(pl.col("part").is_not_null())
     if split.by == "time":
@@ -115,7 +127,10 @@ def thin_negatives(observations: pl.DataFrame, entity: str, kept: float, seed: i
 
     The choice hangs on the row alone, so a row is kept or not whatever else is in the window.
     """
-    chosen = _share(pl.concat_str(pl.col(entity), pl.col("event_time").cast(pl.Int64).cast(pl.String)), seed + 1) < kept
+    chosen = (
+        _share(pl.concat_str(pl.col(entity), pl.col("event_time").cast(pl.Int64).cast(pl.String)), seed + 1)
+        < kept
+    )
     positive = pl.col("label") == 1
     return observations.filter(positive | chosen).with_columns(
         weight=pl.when(positive).then(1.0).otherwise(1.0 / kept)
@@ -129,8 +144,8 @@ def counts(snapshot: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
         SnapshotError: a part is empty or has one class only, so nothing can be learned or proved.
     """
     table = snapshot.group_by("part").agg(rows=pl.len(), positives=pl.col("label").sum().cast(pl.Int64))
-    rows = {part: 0 for part in PARTS} | dict(table.select("part", "rows").iter_rows())
-    positives = {part: 0 for part in PARTS} | dict(table.select("part", "positives").iter_rows())
+    rows = dict.fromkeys(PARTS, 0) | dict(table.select("part", "rows").iter_rows())
+    positives = dict.fromkeys(PARTS, 0) | dict(table.select("part", "positives").iter_rows())
     for part in PARTS:
         if positives[part] == 0 or positives[part] == rows[part]:
             raise SnapshotError(

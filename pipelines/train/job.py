@@ -35,7 +35,13 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     rows, manifest = load(snapshot, settings)
     name = registered_name(manifest.spec, load_profile(snapshot.source), settings.source)
     if (version := _registered(registry, name, study.run_id)) is not None:
-        return CandidateRef(model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot)
+        return CandidateRef(
+            model=snapshot.model,
+            registered_name=name,
+            version=version,
+            run_id=study.run_id,
+            snapshot=snapshot,
+        )
 
     trained, parts = _fit(rows, manifest, study)
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
@@ -45,7 +51,9 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
         source = _log_model(export, manifest, name, study.run_id)
     registry.ensure_registered_model(name, manifest.spec.question)
     version = registry.create_version(
-        name, source, run_id=study.run_id,
+        name,
+        source,
+        run_id=study.run_id,
         tags={
             _RUN_TAG: study.run_id,
             "headrace.manifest_sha256": digest,
@@ -54,7 +62,9 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
             "headrace.code_version": tracking.code_version(),
         },
     ).version
-    return CandidateRef(model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot)
+    return CandidateRef(
+        model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot
+    )
 
 
 def _registered(registry: Registry, name: str, run_id: str) -> str | None:
@@ -69,14 +79,24 @@ def _fit(rows: Any, manifest: SnapshotManifest, study: StudyRef) -> tuple[Traine
 
     parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
     trained = steps.train(
-        builder_of(manifest.spec), parts["train"], parts["valid"], manifest.inputs,
-        study.best_params, manifest.seed, manifest.spec.thresholds,
+        builder_of(manifest.spec),
+        parts["train"],
+        parts["valid"],
+        manifest.inputs,
+        study.best_params,
+        manifest.seed,
+        manifest.spec.thresholds,
     )
     return trained, parts
 
 
 def _export(
-    folder: Path, trained: Trained, valid: Observations, manifest: SnapshotManifest, snapshot: SnapshotRef, study: StudyRef
+    folder: Path,
+    trained: Trained,
+    valid: Observations,
+    manifest: SnapshotManifest,
+    snapshot: SnapshotRef,
+    study: StudyRef,
 ) -> str:
     """Write the serving export and read it back as the server will. Returns the manifest's digest."""
     from pipelines.adapters import exports, tracking
@@ -106,11 +126,16 @@ def _export(
 
 
 def _log_run(
-    trained: Trained, valid: Observations, manifest: SnapshotManifest, snapshot: SnapshotRef, study: StudyRef, settings: Settings
+    trained: Trained,
+    valid: Observations,
+    manifest: SnapshotManifest,
+    snapshot: SnapshotRef,
+    study: StudyRef,
+    settings: Settings,
 ) -> None:
     import mlflow
-    from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.http_dataset_source import HTTPDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
 
     from pipelines.train import plots
 
@@ -118,13 +143,17 @@ def _log_run(
     mlflow.log_params({f"rows_{part}": count for part, count in snapshot.rows.items()})
     mlflow.log_params({f"positives_{part}": count for part, count in snapshot.positives.items()})
     mlflow.log_metrics(trained.metrics)
-    dataset = MetaDataset(HTTPDatasetSource(snapshot.url), name=f"snapshot of {manifest.window}", digest=snapshot.sha256[:36])
+    dataset = MetaDataset(
+        HTTPDatasetSource(snapshot.url), name=f"snapshot of {manifest.window}", digest=snapshot.sha256[:36]
+    )
     mlflow.log_input(dataset, context="training", tags={"sha256": snapshot.sha256})
     mlflow.log_dict(manifest.model_dump(mode="json"), "snapshot_manifest.json")
     mlflow.log_dict(trained.fitted.importance(), "importance.json")
     thresholds = manifest.spec.thresholds
     for name, figure in {
-        "precision_recall": plots.precision_recall(valid, trained.valid_probability, thresholds.max_false_positive_rate),
+        "precision_recall": plots.precision_recall(
+            valid, trained.valid_probability, thresholds.max_false_positive_rate
+        ),
         "calibration": plots.calibration(valid, trained.valid_probability),
         "scores": plots.scores(valid, trained.valid_probability, trained.alarm_threshold),
         "importance": plots.importance(trained.fitted.importance()),
@@ -160,7 +189,9 @@ def _log_model(export: Path, manifest: SnapshotManifest, name: str, run_id: str)
 
     stored = Manifest.model_validate_json((export / MANIFEST_FILE).read_text("utf-8"))
     signature = ModelSignature(
-        inputs=Schema([ColSpec(field.type.value, field.name, required=field.required) for field in stored.inputs]),
+        inputs=Schema(
+            [ColSpec(field.type.value, field.name, required=field.required) for field in stored.inputs]
+        ),
         outputs=Schema([ColSpec(FieldType(field.type).value, field.name) for field in stored.outputs]),
     )
     info = mlflow.pyfunc.log_model(
@@ -172,5 +203,7 @@ def _log_model(export: Path, manifest: SnapshotManifest, name: str, run_id: str)
         metadata={"headrace.model": manifest.model, "headrace.registered_name": name},
     )
     if info.signature is None or not info.signature.inputs or not info.signature.outputs:
-        raise TrainingError(f"MLflow stored {info.model_uri} without a signature; it cannot be served or compared")
+        raise TrainingError(
+            f"MLflow stored {info.model_uri} without a signature; it cannot be served or compared"
+        )
     return str(info.model_uri)

@@ -19,16 +19,35 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 
 
-def precision_recall(part: Observations, probability: NDArray[np.float64], max_false_positive_rate: float) -> Figure:
+def precision_recall(
+    part: Observations, probability: NDArray[np.float64], max_false_positive_rate: float
+) -> Figure:
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(part.label, probability, sample_weight=part.weight)
     ranked = RankedLabels(part.label, probability)
     _, at_recall, rate, at_precision = ranked.operating_point(part.weight, max_false_positive_rate)
     figure, axes = _axes("Precision and recall", "Recall", "Precision")
-    axes.step(recall, precision, where="post", color=BLUE, label=f"average precision {ranked.average_precision(part.weight):.3f}")
-    axes.axhline(float(np.average(part.label, weights=part.weight)), color=GREY, linestyle=":", label="share of positives")
-    axes.plot([at_recall], [at_precision], "o", color=ORANGE, label=f"{rate:.2%} false positives: recall {at_recall:.2f}")
+    axes.step(
+        recall,
+        precision,
+        where="post",
+        color=BLUE,
+        label=f"average precision {ranked.average_precision(part.weight):.3f}",
+    )
+    axes.axhline(
+        float(np.average(part.label, weights=part.weight)),
+        color=GREY,
+        linestyle=":",
+        label="share of positives",
+    )
+    axes.plot(
+        [at_recall],
+        [at_precision],
+        "o",
+        color=ORANGE,
+        label=f"{rate:.2%} false positives: recall {at_recall:.2f}",
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False)
     return figure
@@ -39,18 +58,26 @@ def calibration(part: Observations, probability: NDArray[np.float64]) -> Figure:
     figure, axes = _axes("Calibration", "Predicted probability", "Observed frequency")
     top = max(max(mean, share) for mean, share, _ in bins) * 1.05
     axes.plot([0, top], [0, top], color=GREY, linestyle=":", label="perfect")
-    axes.plot([mean for mean, _, _ in bins], [share for _, share, _ in bins], "o-", color=BLUE, label="tenths of the rows")
+    axes.plot(
+        [mean for mean, _, _ in bins],
+        [share for _, share, _ in bins],
+        "o-",
+        color=BLUE,
+        label="tenths of the rows",
+    )
     axes.legend(frameon=False)
     return figure
 
 
 def scores(part: Observations, probability: NDArray[np.float64], alarm_threshold: float) -> Figure:
     figure, axes = _axes("Scores", "Predicted probability", "Share of the class")
-    edges = np.linspace(0, 1, 41)
+    edges = np.linspace(0, 1, 41).tolist()
     for value, colour, name in ((0, BLUE, "nothing happened"), (1, ORANGE, "it happened")):
         rows = part.label == value
         weight = part.weight[rows] / np.sum(part.weight[rows])
-        axes.hist(probability[rows], edges, weights=weight, histtype="step", linewidth=1.6, color=colour, label=name)
+        axes.hist(
+            probability[rows], edges, weights=weight, histtype="step", linewidth=1.6, color=colour, label=name
+        )
     axes.axvline(alarm_threshold, color=GREY, linestyle=":", label=f"alarm from {alarm_threshold:.2f}")
     axes.set_yscale("log")
     axes.legend(frameon=False)

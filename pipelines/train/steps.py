@@ -51,7 +51,9 @@ def train(
             "valid_recall": recall,
             "valid_false_positive_rate": rate,
             "valid_precision": precision,
-            "valid_calibration_error": expected_calibration_error(valid_part.label, probability, valid_part.weight),
+            "valid_calibration_error": expected_calibration_error(
+                valid_part.label, probability, valid_part.weight
+            ),
         },
     )
 
@@ -59,4 +61,6 @@ def train(
 def sample_rows(probability: NDArray[np.float64]) -> NDArray[np.intp]:
     """Indices of at most ``SAMPLE_ROWS`` rows over the whole range of predictions."""
     order = np.argsort(probability, kind="stable")
-    return order[np.unique(np.linspace(0, len(order) - 1, SAMPLE_ROWS).astype(int))]
+    places: NDArray[np.intp] = np.unique(np.linspace(0, len(order) - 1, SAMPLE_ROWS).astype(np.intp))
+    chosen: NDArray[np.intp] = order[places]
+    return chosen

@@ -59,5 +59,5 @@ def test_calibration_error_of_a_calibrated_and_an_overconfident_model():
 
 def test_weights_undo_sampling_in_the_bins():
     label = np.array([1, 0, 0, 0, 0], dtype=np.int8)
-    (mean, share, mass), = calibration_bins(label, np.full(5, 0.1), np.array([1.0, 9, 9, 9, 9]), bins=1)
+    ((mean, share, mass),) = calibration_bins(label, np.full(5, 0.1), np.array([1.0, 9, 9, 9, 9]), bins=1)
     assert (mean, share, mass) == (pytest.approx(0.1), pytest.approx(1 / 37), pytest.approx(37))

@@ -12,15 +12,24 @@ def load(tmp_path, **variables):
 
 def test_one_home_holds_all_state_by_default(tmp_path):
     settings = load(tmp_path)
-    for address in (settings.lake, settings.mlflow_database, settings.airflow_database, settings.online_store, settings.tuning):
+    for address in (
+        settings.lake,
+        settings.mlflow_database,
+        settings.airflow_database,
+        settings.online_store,
+        settings.tuning,
+    ):
         assert str(tmp_path) in address
     assert settings.tracking == "http://127.0.0.1:5000"
 
 
 def test_one_switch_each(tmp_path):
     settings = load(
-        tmp_path, HEADRACE_LAKE_URL="s3://lake/x", HEADRACE_TRACKING_URL="http://mlflow:5000/",
-        HEADRACE_AIRFLOW_DATABASE_URL="postgresql://db/airflow", HEADRACE_ONLINE_STORE_URL="redis://cache:6379/0",
+        tmp_path,
+        HEADRACE_LAKE_URL="s3://lake/x",
+        HEADRACE_TRACKING_URL="http://mlflow:5000/",
+        HEADRACE_AIRFLOW_DATABASE_URL="postgresql://db/airflow",
+        HEADRACE_ONLINE_STORE_URL="redis://cache:6379/0",
     )
     assert settings.lake == "s3://lake/x"
     assert settings.tracking == "http://mlflow:5000"
@@ -29,7 +38,9 @@ def test_one_switch_each(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one(tmp_path):
-    with pytest.raises(SettingsError, match=r"HEADRACE_SERVING_PROT \(did you mean HEADRACE_SERVING_PORT\?\)"):
+    with pytest.raises(
+        SettingsError, match=r"HEADRACE_SERVING_PROT \(did you mean HEADRACE_SERVING_PORT\?\)"
+    ):
         load(tmp_path, HEADRACE_SERVING_PROT="80")
 
 
@@ -39,7 +50,9 @@ def test_a_wrong_value_is_named(tmp_path):
 
 
 def test_the_file_in_the_home_is_read_and_the_environment_wins(tmp_path):
-    (tmp_path / "settings.env").write_text("# ports\nHEADRACE_MLFLOW_PORT=5001\nHEADRACE_SERVING_PORT = 8005\n")
+    (tmp_path / "settings.env").write_text(
+        "# ports\nHEADRACE_MLFLOW_PORT=5001\nHEADRACE_SERVING_PORT = 8005\n"
+    )
     settings = load(tmp_path, HEADRACE_SERVING_PORT="8006")
     assert (settings.mlflow_port, settings.serving_port) == (5001, 8006)
 
@@ -57,4 +70,4 @@ def test_a_line_that_is_no_setting_is_refused_with_its_number(tmp_path):
 
 
 def test_secrets_do_not_show(tmp_path):
-    assert "hunter2" not in repr(load(tmp_path, HEADRACE_S3_SECRET_ACCESS_KEY="hunter2"))
+    assert "hunter2" not in repr(load(tmp_path, HEADRACE_S3_ACCESS_KEY_ID="k", HEADRACE_S3_SECRET_ACCESS_KEY="hunter2"))
