@@ -1,0 +1,1 @@
+"""The server: follows the registry's aliases and answers with the versions that they name."""

@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pipelines.errors import LakeError
+from pipelines.errors import LakeConflictError, LakeError
 from pipelines.references import TableRef
 
 if TYPE_CHECKING:
     import polars as pl
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
 
     from pipelines.settings import Settings
 
@@ -79,50 +79,76 @@ class Lake:
         names = list(work)
         if not names:
             raise LakeError(f"an append to {table} must name its work, or a rerun would double it")
-        self._create(table, rows, partition_by)
-        from deltalake import CommitProperties, Transaction, write_deltalake
+        self.create(table, rows, partition_by=partition_by)
+        from deltalake import write_deltalake
         from deltalake.exceptions import CommitFailedError
 
         for _ in range(_CONFLICT_RETRIES):
             handle = self._open(table)
-            present = {name for name in names if handle.transaction_version(name) is not None}
-            if len(present) == len(names):
+            if self._is_done(handle, table, names):
                 return TableRef(table=table, version=handle.version())
-            if present:
-                raise LakeError(f"{table} holds {sorted(present)} but not all of {names}: append them apart")
-            properties = CommitProperties(app_transactions=[Transaction(name, 1) for name in names])
             try:
                 # The handle pins the version that was looked at: a second writer of the same
                 # work fails at the commit instead of adding its rows.
                 write_deltalake(
-                    handle, rows, mode="append", schema_mode="merge", commit_properties=properties
+                    handle, rows, mode="append", schema_mode="merge", commit_properties=_named(names)
                 )
             except CommitFailedError:
                 continue
             return TableRef(table=table, version=handle.version(), rows_added=rows.height)
-        raise LakeError(f"{table}: {_CONFLICT_RETRIES} commits in a row met another writer; try again later")
+        raise LakeConflictError(
+            f"{table}: {_CONFLICT_RETRIES} commits in a row met another writer; try again later"
+        )
 
     def replace(
-        self, table: str, rows: pl.DataFrame, *, where: str, partition_by: str | None = None
+        self,
+        table: str,
+        rows: pl.DataFrame,
+        *,
+        where: str,
+        work: Iterable[str] = (),
+        version: int | None = None,
+        partition_by: str | None = None,
     ) -> TableRef:
         """Put ``rows`` in the place of those that match ``where``, in one commit.
 
         Args:
             where: SQL predicate over partition columns, e.g. ``day >= '2026-01-01'``. Each of
                 ``rows`` must match it.
+            work: What these rows stand for, recorded in the same commit as by :meth:`append`.
+            version: Version of the table that was the newest before ``rows`` were computed; so no
+                writer puts rows of older input over rows of newer input. None: the rows are right
+                whatever others have written.
+
+        Returns:
+            The version that holds the rows, with ``rows_added=0`` where all of the work was there.
+
+        Raises:
+            LakeConflictError: since ``version``, another writer changed rows that match.
+            LakeError: a part of the work was already there and another was not.
         """
         from deltalake import write_deltalake
         from deltalake.exceptions import CommitFailedError
 
-        self._create(table, rows, partition_by)
-        for _ in range(_CONFLICT_RETRIES):
-            handle = self._open(table)
+        names = list(work)
+        self.create(table, rows, partition_by=partition_by)
+        for _ in range(_CONFLICT_RETRIES if version is None else 1):
+            handle = self._open(table, version)
+            if names and self._is_done(handle, table, names):
+                return TableRef(table=table, version=handle.version())
             try:
-                write_deltalake(handle, rows, mode="overwrite", predicate=where, schema_mode="merge")
+                write_deltalake(
+                    handle,
+                    rows,
+                    mode="overwrite",
+                    predicate=where,
+                    schema_mode="merge",
+                    commit_properties=_named(names),
+                )
             except CommitFailedError:
                 continue
             return TableRef(table=table, version=handle.version(), rows_added=rows.height)
-        raise LakeError(f"{table}: {_CONFLICT_RETRIES} commits in a row met another writer; try again later")
+        raise LakeConflictError(f"{table}: another writer changed rows with {where}; compute them anew")
 
     def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
         """Lazy frame over one version of a table; ``None`` is the newest.
@@ -167,7 +193,8 @@ class Lake:
         except FileNotFoundError as error:
             raise LakeError(f"no object at {url}") from error
 
-    def _create(self, table: str, rows: pl.DataFrame, partition_by: str | None) -> None:
+    def create(self, table: str, rows: pl.DataFrame, *, partition_by: str | None = None) -> None:
+        """Make an empty table with the schema of ``rows``, where there is none of that name."""
         if self.exists(table):
             return
         from deltalake import DeltaTable
@@ -180,6 +207,12 @@ class Lake:
             storage_options=self._options or None,
         )
 
+    def _is_done(self, handle: DeltaTable, table: str, names: list[str]) -> bool:
+        present = {name for name in names if handle.transaction_version(name) is not None}
+        if present and len(present) < len(names):
+            raise LakeError(f"{table} holds {sorted(present)} but not all of {names}: write them apart")
+        return bool(present)
+
     def _open(self, table: str, version: int | None = None) -> DeltaTable:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -190,3 +223,9 @@ class Lake:
             raise LakeError(f"no table {table} in {self.url}: has its stage run?") from error
         except DeltaError as error:
             raise LakeError(f"cannot open {table} version {version} in {self.url}: {error}") from error
+
+
+def _named(work: list[str]) -> CommitProperties:
+    from deltalake import CommitProperties, Transaction
+
+    return CommitProperties(app_transactions=[Transaction(name, 1) for name in work])

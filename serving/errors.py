@@ -1,0 +1,29 @@
+"""Errors that become an answer of their own. All others are ours, and answer 500."""
+
+from __future__ import annotations
+
+from pipelines.errors import HeadraceError, InvalidRequestError
+
+
+class MalformedRequestError(InvalidRequestError):
+    """The body is not JSON, or not of the shape that the endpoint takes."""
+
+
+class TooLargeError(InvalidRequestError):
+    """The body, or the batch, is larger than the settings allow."""
+
+
+class ModelNotFoundError(HeadraceError):
+    """No such model or version is loaded."""
+
+
+class EntityNotFoundError(InvalidRequestError):
+    """The online store knows no such entity."""
+
+
+class FeaturesUnavailableError(HeadraceError):
+    """The online store cannot be asked. ``installed`` is False where its library is missing."""
+
+    def __init__(self, message: str, *, installed: bool = True) -> None:
+        super().__init__(message)
+        self.installed = installed

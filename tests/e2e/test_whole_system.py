@@ -1,0 +1,219 @@
+"""The whole system, running: `headrace demo` on a home and ports of its own, then what must hold of it.
+
+The tests of this file share one system and run in their order; the first takes minutes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+PORTS = ("AIRFLOW", "AIRFLOW_LOG", "MLFLOW", "SERVING")
+
+
+class System:
+    """One home with its command line and its Airflow."""
+
+    def __init__(self, home, ports):
+        self.home = home
+        self.ports = ports
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
+            "HEADRACE_HOME": str(home),
+            **{f"HEADRACE_{name}_PORT": str(port) for name, port in ports.items()},
+        }
+
+    def headrace(self, *words, check=True):
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", *words], env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"headrace {words}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def status(self):
+        return json.loads(self.headrace("status", "--json").stdout)
+
+    @property
+    def serving(self):
+        return f"http://127.0.0.1:{self.ports['SERVING']}"
+
+    def airflow(self):
+        from headrace.airflow_api import AirflowApi
+        from headrace.credentials import AIRFLOW_USER, credentials
+        from pipelines.settings import load_settings
+
+        settings = load_settings(self.environment)
+        return AirflowApi(settings.airflow, AIRFLOW_USER, credentials(settings).airflow_password)
+
+    def registry(self):
+        from pipelines.adapters.registry import Registry
+
+        return Registry(f"http://127.0.0.1:{self.ports['MLFLOW']}")
+
+    def follow(self, airflow, dag_id, run_id, until, seconds):
+        for _ in range(seconds * 2):
+            run, tasks = airflow.run(dag_id, run_id), airflow.tasks(dag_id, run_id)
+            if until(run, tasks):
+                return run, tasks
+            time.sleep(0.5)
+        pytest.fail(f"{dag_id} {run_id} after {seconds} s: {run}, {[(task.task_id, task.state) for task in tasks]}")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    import socket
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+    ports = {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
+    for listener in sockets:
+        listener.close()
+    running = System(tmp_path_factory.mktemp("home"), ports)
+    yield running
+    running.headrace("down", check=False)
+
+
+def marked(home):
+    """Processes of this home's tree that live."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("_HEADRACE_TREE") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_the_demo_ends_with_a_model_that_airflow_trained_and_the_server_answers_with(system):
+    shown = system.headrace("demo")
+    status = system.status()
+    assert {name: status["services"][name]["state"] for name in ("airflow", "mlflow", "serving")} == dict.fromkeys(
+        ("airflow", "mlflow", "serving"), "up"
+    )
+    assert status["models"]["failure"] == {"production": "1", "previous": None, "challenger": None, "serving": "1"}
+    assert "pass" in shown.stdout
+    assert "probability" in shown.stdout
+    version = system.registry().version("failure", "1")
+    assert version.tags["headrace.verdict"] == "pass"
+
+
+def test_the_demo_again_changes_nothing(system):
+    system.headrace("demo")
+    assert len(system.registry().versions("failure")) == 1
+    history = system.headrace("history", "failure")
+    assert history.stdout.count("promote") == 1
+
+
+def test_a_machine_is_answered_for_from_the_online_store(system):
+    from pipelines.adapters.lake import Lake
+
+    machine = Lake(str(system.home / "lake")).scan("clean/simulated/machines").select("machine_id").first().collect().item()
+    answer = httpx.post(f"{system.serving}/models/failure/predict", json={"entities": [machine]}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert 0 <= answer.json()["predictions"][0]["probability"] <= 1
+    unknown = httpx.post(f"{system.serving}/models/failure/predict", json={"entities": ["no-such-machine"]}, timeout=60)
+    assert unknown.status_code == 404
+    assert "no-such-machine" in unknown.text
+
+
+def test_a_task_that_is_killed_is_run_again_and_there_is_one_version(system):
+    conf = {"window_start": _days_ago(30), "window_end": _days_ago(2), "trials": 4}
+    with system.airflow() as airflow:
+        airflow.trigger("train_failure", "killed", conf)
+
+        def tuning(_, tasks):
+            return any(task.task_id == "tune" and task.state == "running" for task in tasks)
+
+        system.follow(airflow, "train_failure", "killed", tuning, 240)
+        time.sleep(4)
+        os.kill(_pid_of(airflow, "train_failure", "killed", "tune"), signal.SIGKILL)
+        run, tasks = system.follow(airflow, "train_failure", "killed", lambda run, _: run.finished, 300)
+    assert run.state == "success"
+    assert next(task.try_number for task in tasks if task.task_id == "tune") == 2
+    assert len(system.registry().versions("failure")) == 2
+
+
+def test_a_batch_that_is_broken_as_a_whole_stops_the_run_and_the_log_says_what_and_where(system, tmp_path):
+    profile = _broken_source(tmp_path)
+    with system.airflow() as airflow:
+        airflow.trigger("train_failure", "broken", {"window_start": "2026-01-01", "window_end": "2026-01-03", "source": str(profile)})
+        run, tasks = system.follow(airflow, "train_failure", "broken", lambda run, _: run.finished, 180)
+        assert run.state == "failed"
+        failed = next(task for task in tasks if task.task_id == "validate" and task.state == "failed")
+        assert failed.try_number == 1, "a broken batch is not tried again"
+        last_lines = "\n".join(airflow.log("train_failure", "broken", failed)[-30:])
+    assert "cpu_percent" in last_lines
+    assert "broken" in last_lines
+    assert "2026-01-01" in last_lines
+    states = {task.task_id: task.state for task in tasks}
+    assert states["features"] == states["promote"] == "upstream_failed"
+
+
+def test_rollback_by_alias_is_followed_within_two_seconds(system):
+    from pipelines.adapters.registry import ALIAS_PRODUCTION
+
+    registry = system.registry()
+    for version in ("2", "1"):
+        registry.set_alias("failure", ALIAS_PRODUCTION, version)
+        deadline = time.monotonic() + 2
+        serving = None
+        while time.monotonic() < deadline and serving != version:
+            serving = httpx.post(
+                f"{system.serving}/models/failure/predict", json={"records": [{}]}, timeout=10
+            ).json().get("version")
+        assert serving == version
+
+
+def test_down_leaves_nothing_behind(system):
+    assert marked(system.home)
+    system.headrace("down")
+    assert marked(system.home) == []
+
+
+def _days_ago(days):
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+
+def _pid_of(airflow, dag_id, run_id, task_id):
+    """Process of a running task, as Airflow knows it."""
+    answer = airflow._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
+    return int(answer["pid"])
+
+
+def _broken_source(folder):
+    """A fleet of files in which one metric is text in nearly every row."""
+    import yaml
+
+    from pipelines.sources.profile import BUNDLED
+
+    simulated = yaml.safe_load((BUNDLED / "simulated.yaml").read_text("utf-8"))
+    wanted = ("telemetry", "events", "machines")
+    gauges = [column["name"] for column in simulated["datasets"][0]["columns"][2:]]
+    lines = [",".join(["machine_id", "event_time", *gauges])]
+    for number in range(400):
+        at = f"2026-01-0{1 + number // 200}T{number % 24:02d}:{number % 200 // 24 * 5:02d}:00Z"
+        lines.append(",".join([f"m{number % 3}", at, "broken", *["1"] * (len(gauges) - 1)]))
+    (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
+    (folder / "events.csv").write_text("machine_id,event_time,kind,code\nm0,2026-01-01T05:00:00Z,failure,disk\n")
+    (folder / "machines.csv").write_text(
+        "machine_id,event_time,model,zone,age_years,cpu_cores,memory_gib\nm0,2026-01-01T00:00:00Z,m1,a,1,8,64\n"
+    )
+    profile = {
+        **simulated,
+        "name": "broken_fleet",
+        "datasets": [dataset for dataset in simulated["datasets"] if dataset["name"] in wanted],
+        "origin": {"kind": "files", "tables": {name: [{"url": f"{name}.csv"}] for name in wanted}},
+    }
+    path = folder / "broken.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
