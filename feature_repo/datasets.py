@@ -65,11 +65,22 @@ class DatasetKind(StrEnum):
 
 
 class BatchLimits(Frozen):
-    """When a batch is broken as a whole, and stops the run instead of being sifted row by row."""
+    """When a batch is broken as a whole, and stops the run instead of being sifted row by row.
 
-    min_rows: int = Field(1, ge=0, description="Fewest rows that a non-empty window may bring.")
+    In a batch of less than ``judged_from_rows`` a single row would make a share, so there the
+    shares count only where every row is broken.
+    """
+
+    min_rows: int = Field(1, ge=0, description="Fewest rows that a batch may bring; 0: an empty one is fine.")
+    judged_from_rows: int = Field(20, ge=1, description="Size of a batch from which on shares are judged.")
     max_quarantined_share: float = Field(
-        0.2, ge=0, le=1, description="Largest share of a batch that may be quarantined."
+        0.2, ge=0, le=1, description="Largest share of a batch that may be quarantined as broken."
+    )
+    max_duplicate_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest share of a batch that may be quarantined as sound, but there already.",
     )
     max_missing_share: float = Field(
         0.5, ge=0, le=1, description="Largest share of missing values in any nullable gauge."

@@ -1,0 +1,1 @@
+"""The command, the local processes, and the demo."""

@@ -23,6 +23,10 @@ class LakeError(HeadraceError):
     """A table is missing, or cannot be read or written."""
 
 
+class LakeConflictError(LakeError):
+    """Another writer changed the rows first: read again, compute again, write again."""
+
+
 class DataValidationError(HeadraceError):
     """A batch is broken as a whole. Retrying cannot help."""
 

@@ -38,7 +38,9 @@ class Window(Reference):
             if moment.tzinfo is None or moment.utcoffset() != timedelta(0):
                 raise WindowError(f"window {name} {moment.isoformat()} is not UTC: write it with +00:00")
         if self.start >= self.end:
-            raise WindowError(f"window start {self.start.isoformat()} is not before end {self.end.isoformat()}")
+            raise WindowError(
+                f"window start {self.start.isoformat()} is not before end {self.end.isoformat()}"
+            )
         return self
 
     @classmethod

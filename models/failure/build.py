@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.txt"
 MAX_ROUNDS = 400
 PATIENCE_ROUNDS = 30
+MAX_BIN = 63
 # LightGBM's text format keeps doubles to 17 digits: the saved model is the trained one.
 TOLERANCE = 1e-9
 
@@ -112,7 +113,7 @@ class FailureBuilder:
             weight=train.weight,
             feature_name=[field.name for field in inputs],
             categorical_feature=strings,
-            free_raw_data=True,
+            params={"max_bin": MAX_BIN},
         )
         validation = lgb.Dataset(
             encode(valid.columns, inputs), valid.label, weight=valid.weight, reference=training
@@ -125,7 +126,10 @@ class FailureBuilder:
                 "seed": seed,
                 "deterministic": True,
                 "force_row_wise": True,
-                "num_threads": 2,
+                # One thread: the same trees on any machine, and on two busy cores threads that wait
+                # for each other cost more than they save. Coarse bins are faster and generalise better.
+                "num_threads": 1,
+                "max_bin": MAX_BIN,
                 "verbosity": -1,
                 **params,
             },

@@ -58,7 +58,7 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
 
     profile = load_profile(features.source)
     spec = profile.spec_of(find(model))
-    lake, store = Lake.of(settings), FeatureStore(profile, settings)
+    lake, views = Lake.of(settings), FeatureStore(profile, settings)
     window = features.window
     versions = {view: ref.version for view, ref in features.views.items()}
 
@@ -71,8 +71,8 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
     parted = steps.assign_parts(labelled, entity, spec.split, cuts, spec.label.horizon, seed)
     chosen = steps.thin_negatives(parted, entity, spec.split.negatives_kept, seed)
 
-    joined = store.historical(chosen.select(entity, "event_time"), versions)
-    fields = store.fields()
+    joined = views.historical(chosen.select(entity, "event_time"), versions)
+    fields = views.fields()
     names = [field.name for field in fields]
     snapshot = pl.concat([chosen, joined.select(names)], how="horizontal").sort(entity, "event_time")
     snapshot = snapshot.filter(
@@ -166,9 +166,9 @@ def _observations(
 
 
 def _telemetry_view(profile: SourceProfile) -> str:
-    from feature_repo.definitions import feature_views
+    from pipelines.adapters.feature_store import views
 
-    return feature_views(profile.datasets, profile.features)[0].name
+    return views(profile)[0].name
 
 
 def _telemetry_names(fields: tuple[FeatureField, ...]) -> list[str]:

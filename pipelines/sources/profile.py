@@ -31,6 +31,9 @@ class ColumnFrom(Frozen):
         timedelta(0),
         description="Added to a time. A daily mean stamped at the day's start is known a day later: shift 1 day.",
     )
+    counts: (
+        Literal["days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"] | None
+    ) = Field(None, description="Numbers in the file are times, counted in this since 1970-01-01T00:00Z.")
 
     @model_validator(mode="after")
     def _one_origin(self) -> ColumnFrom:
@@ -43,11 +46,15 @@ class TableFile(Frozen):
     """One file, or a glob of files, that yields rows of a data set."""
 
     url: str = Field(
-        description="fsspec address or path, *.parquet or *.csv, may be a glob; a relative path is taken from the profile's folder, "
+        description="fsspec address or path, *.parquet, *.csv or *.csv.gz, may be a glob; a relative path is taken from the profile's folder, "
         "and ${HEADRACE_SHARED_DATA} stands for that setting."
     )
     columns: dict[str, ColumnFrom] = Field(
         default_factory=dict, description="Ours to theirs; a column not named here has our name."
+    )
+    arrived: ColumnFrom | None = Field(
+        None,
+        description="When the row reached the file, which decides its slice. None: at its event time.",
     )
 
 
@@ -65,6 +72,10 @@ class FilesOrigin(Frozen):
 
     kind: Literal["files"]
     tables: dict[str, tuple[TableFile, ...]] = Field(description="Files per data set.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="For files in an object store, e.g. {AWS_ENDPOINT_URL: …}. Keys belong in the environment.",
+    )
 
 
 class SourceProfile(Frozen):
@@ -88,7 +99,9 @@ class SourceProfile(Frozen):
         if len(set(names)) != len(names):
             raise ValueError(f"a data set is named twice: {sorted(names)}")
         if isinstance(self.origin, FilesOrigin) and set(self.origin.tables) != set(names):
-            raise ValueError(f"origin.tables {sorted(self.origin.tables)} are not the datasets {sorted(names)}")
+            raise ValueError(
+                f"origin.tables {sorted(self.origin.tables)} are not the datasets {sorted(names)}"
+            )
         return self
 
     def dataset(self, name: str) -> Dataset:
@@ -146,7 +159,9 @@ def _read(path: Path, _mtime_ns: int) -> SourceProfile:
     except (yaml.YAMLError, TypeError) as error:
         raise SourceError(f"{path} is not a YAML mapping: {error}") from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)]
+        lines = [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
+        ]
         raise SourceError(f"{path} is refused:\n  " + "\n  ".join(lines)) from error
 
 

@@ -41,15 +41,25 @@ def run(
     )
 
     study = optuna.create_study(
-        study_name=f"{name}-{key}", storage=open_storage(settings.tuning), load_if_exists=True, direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=40),
+        study_name=f"{name}-{key}",
+        storage=open_storage(settings.tuning),
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=40),
     )
     parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
-    steps.tune(study, builder_of(spec), parts["train"], parts["valid"], manifest.inputs, tuning, seed, progress)
+    steps.tune(
+        study, builder_of(spec), parts["train"], parts["valid"], manifest.inputs, tuning, seed, progress
+    )
     _log_trials(study, settings, name, run_id)
     return StudyRef(
-        model=spec.name, study=study.study_name, trials=steps.finished(study), best_value=study.best_value,
-        best_params=study.best_params, run_id=run_id,
+        model=spec.name,
+        study=study.study_name,
+        trials=steps.finished(study),
+        best_value=study.best_value,
+        best_params=study.best_params,
+        run_id=run_id,
     )
 
 
@@ -76,21 +86,33 @@ def _log_trials(study: optuna.Study, settings: Settings, experiment: str, run_id
     logged = {
         run.data.tags["headrace.trial"]
         for run in client.search_runs(
-            [experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{run_id}' and status = 'FINISHED'", max_results=1000
+            [experiment_id],
+            filter_string=f"tags.`mlflow.parentRunId` = '{run_id}' and status = 'FINISHED'",
+            max_results=1000,
         )
         if "headrace.trial" in run.data.tags
     }
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if str(trial.number) in logged or trial.datetime_start is None or trial.datetime_complete is None:
             continue
-        started, ended = (int(at.timestamp() * 1000) for at in (trial.datetime_start, trial.datetime_complete))
+        started, ended = (
+            int(at.timestamp() * 1000) for at in (trial.datetime_start, trial.datetime_complete)
+        )
         nested = client.create_run(
-            experiment_id, start_time=started, run_name=f"trial {trial.number}",
-            tags={"mlflow.parentRunId": run_id, "headrace.trial": str(trial.number), "headrace.trial_state": trial.state.name},
+            experiment_id,
+            start_time=started,
+            run_name=f"trial {trial.number}",
+            tags={
+                "mlflow.parentRunId": run_id,
+                "headrace.trial": str(trial.number),
+                "headrace.trial_state": trial.state.name,
+            },
         ).info.run_id
         metrics = [] if trial.value is None else [Metric("valid_average_precision", trial.value, ended, 0)]
         client.log_batch(
-            nested, metrics=metrics, params=[Param(name, str(value)) for name, value in trial.params.items()],
+            nested,
+            metrics=metrics,
+            params=[Param(name, str(value)) for name, value in trial.params.items()],
             tags=[RunTag("headrace.study", study.study_name)],
         )
         client.set_terminated(nested, end_time=ended)

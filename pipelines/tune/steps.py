@@ -57,7 +57,9 @@ def tune(
     optuna.logging.set_verbosity(logging.WARNING)
     remaining = tuning.trials - finished(study)
     if remaining > 0:
-        study.optimize(objective, n_trials=remaining, timeout=tuning.timeout.total_seconds(), callbacks=[report])
+        study.optimize(
+            objective, n_trials=remaining, timeout=tuning.timeout.total_seconds(), callbacks=[report]
+        )
     if best_value(study) is None:
         raise TrainingError(
             f"study {study.study_name}: none of {len(study.trials)} trials was completed within {tuning.timeout}: "

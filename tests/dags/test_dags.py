@@ -11,8 +11,18 @@ import pytest
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "defaults"})
 HEAVY = {
-    "pandas", "polars", "pyarrow", "deltalake", "tensorflow", "mlflow", "lightgbm", "sklearn", "optuna", "feast",
-    "great_expectations", "matplotlib",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "deltalake",
+    "tensorflow",
+    "mlflow",
+    "lightgbm",
+    "sklearn",
+    "optuna",
+    "feast",
+    "great_expectations",
+    "matplotlib",
 }
 
 PARSE = """
@@ -31,10 +41,17 @@ print(json.dumps({"loaded": sorted(name.partition(".")[0] for name in set(sys.mo
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    environment = {"HEADRACE_HOME": str(home), "AIRFLOW_HOME": str(home / "airflow"), "PATH": "/usr/bin:/bin", "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment = {
+        "HEADRACE_HOME": str(home),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "PATH": "/usr/bin:/bin",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
 
     def parse(name):
-        done = subprocess.run([sys.executable, "-c", PARSE, name], capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", PARSE, name], capture_output=True, text=True, env=environment, check=False
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -58,16 +75,27 @@ def test_a_train_dag_has_the_stages(parsed):
 
 
 def test_each_data_set_of_the_configured_source_has_an_ingest_dag(parsed):
-    assert set(parsed["ingest"]["dags"]) == {"ingest_telemetry", "ingest_events", "ingest_machines", "ingest_billing"}
+    assert set(parsed["ingest"]["dags"]) == {
+        "ingest_telemetry",
+        "ingest_events",
+        "ingest_machines",
+        "ingest_billing",
+    }
 
 
 def test_the_window_is_told_and_not_read_from_a_clock():
     from dags.defaults import window_params
 
     due = datetime(2026, 3, 10, 14, 5, tzinfo=UTC)
-    assert window_params({}, due, timedelta(days=2)) == {"start": "2026-03-08T00:00:00+00:00", "end": "2026-03-10T00:00:00+00:00"}
+    assert window_params({}, due, timedelta(days=2)) == {
+        "start": "2026-03-08T00:00:00+00:00",
+        "end": "2026-03-10T00:00:00+00:00",
+    }
     asked = {"window_start": "2026-01-01", "window_end": "2026-01-03"}
-    assert window_params(asked, due, timedelta(days=2)) == {"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-03T00:00:00+00:00"}
+    assert window_params(asked, due, timedelta(days=2)) == {
+        "start": "2026-01-01T00:00:00+00:00",
+        "end": "2026-01-03T00:00:00+00:00",
+    }
 
 
 def test_errors_that_a_retry_cannot_mend_are_final():

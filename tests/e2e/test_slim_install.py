@@ -24,7 +24,14 @@ def slim_python(tmp_path_factory):
     python = folder / "venv" / "bin" / "python"
     install = [str(uv), "pip", "install", "--python", str(python), "--quiet"]
     for command in (
-        [str(uv), "venv", "--quiet", "--python", str(ROOT / ".venv" / "bin" / "python"), str(folder / "venv")],
+        [
+            str(uv),
+            "venv",
+            "--quiet",
+            "--python",
+            str(ROOT / ".venv" / "bin" / "python"),
+            str(folder / "venv"),
+        ],
         [*install, "--require-hashes", "-r", str(ROOT / "requirements-serving.lock")],
         [*install, "setuptools"],
         [*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
@@ -34,12 +41,14 @@ def slim_python(tmp_path_factory):
 
 
 def test_the_slim_environment_has_neither_training_nor_orchestration(slim_python):
-    probe = "import importlib.util, json; print(json.dumps([n for n in %r if importlib.util.find_spec(n)]))" % (ABSENT,)
+    probe = f"import importlib.util, json; print(json.dumps([n for n in {ABSENT} if importlib.util.find_spec(n)]))"
     done = subprocess.run([slim_python, "-c", probe], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == []
 
 
-def test_the_slim_server_serves_what_the_registry_says(slim_python, mlflow_server, make_export, tmp_path, free_port):
+def test_the_slim_server_serves_what_the_registry_says(
+    slim_python, mlflow_server, make_export, tmp_path, free_port
+):
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -55,7 +64,9 @@ def test_the_slim_server_serves_what_the_registry_says(slim_python, mlflow_serve
             loader_module="pipelines.adapters.mlflow_flavor",
             data_path=str(export),
             pip_requirements=["headrace[serving]"],
-            signature=ModelSignature(Schema([ColSpec("double", "cpu")]), Schema([ColSpec("double", "probability")])),
+            signature=ModelSignature(
+                Schema([ColSpec("double", "cpu")]), Schema([ColSpec("double", "probability")])
+            ),
         )
     registry = Registry(mlflow_server)
     registry.ensure_registered_model("slim")
@@ -75,7 +86,9 @@ def test_the_slim_server_serves_what_the_registry_says(slim_python, mlflow_serve
     try:
         url = f"http://127.0.0.1:{free_port}"
         _wait_until_ready(url, server)
-        answer = httpx.post(f"{url}/models/slim/predict", json={"records": [{"cpu": 95, "cores": 4}, {"cpu": 1, "cores": 4}]})
+        answer = httpx.post(
+            f"{url}/models/slim/predict", json={"records": [{"cpu": 95, "cores": 4}, {"cpu": 1, "cores": 4}]}
+        )
         assert answer.status_code == 200, answer.text
         high, low = (row["probability"] for row in answer.json()["predictions"])
         assert high > low

@@ -33,7 +33,11 @@ class System:
 
     def headrace(self, *words, check=True):
         done = subprocess.run(
-            [sys.executable, "-m", "headrace", *words], env=self.environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "headrace", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert not check or done.returncode == 0, f"headrace {words}: {done.stdout}\n{done.stderr}"
         return done
@@ -64,7 +68,9 @@ class System:
             if until(run, tasks):
                 return run, tasks
             time.sleep(0.5)
-        pytest.fail(f"{dag_id} {run_id} after {seconds} s: {run}, {[(task.task_id, task.state) for task in tasks]}")
+        pytest.fail(
+            f"{dag_id} {run_id} after {seconds} s: {run}, {[(task.task_id, task.state) for task in tasks]}"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,10 @@ def marked(home):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("_HEADRACE_TREE") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                process.environ().get("_HEADRACE_TREE") == str(home)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -95,10 +104,15 @@ def marked(home):
 def test_the_demo_ends_with_a_model_that_airflow_trained_and_the_server_answers_with(system):
     shown = system.headrace("demo")
     status = system.status()
-    assert {name: status["services"][name]["state"] for name in ("airflow", "mlflow", "serving")} == dict.fromkeys(
-        ("airflow", "mlflow", "serving"), "up"
-    )
-    assert status["models"]["failure"] == {"production": "1", "previous": None, "challenger": None, "serving": "1"}
+    assert {
+        name: status["services"][name]["state"] for name in ("airflow", "mlflow", "serving")
+    } == dict.fromkeys(("airflow", "mlflow", "serving"), "up")
+    assert status["models"]["failure"] == {
+        "production": "1",
+        "previous": None,
+        "challenger": None,
+        "serving": "1",
+    }
     assert "pass" in shown.stdout
     assert "probability" in shown.stdout
     version = system.registry().version("failure", "1")
@@ -115,11 +129,20 @@ def test_the_demo_again_changes_nothing(system):
 def test_a_machine_is_answered_for_from_the_online_store(system):
     from pipelines.adapters.lake import Lake
 
-    machine = Lake(str(system.home / "lake")).scan("clean/simulated/machines").select("machine_id").first().collect().item()
+    machine = (
+        Lake(str(system.home / "lake"))
+        .scan("clean/simulated/machines")
+        .select("machine_id")
+        .first()
+        .collect()
+        .item()
+    )
     answer = httpx.post(f"{system.serving}/models/failure/predict", json={"entities": [machine]}, timeout=60)
     assert answer.status_code == 200, answer.text
     assert 0 <= answer.json()["predictions"][0]["probability"] <= 1
-    unknown = httpx.post(f"{system.serving}/models/failure/predict", json={"entities": ["no-such-machine"]}, timeout=60)
+    unknown = httpx.post(
+        f"{system.serving}/models/failure/predict", json={"entities": ["no-such-machine"]}, timeout=60
+    )
     assert unknown.status_code == 404
     assert "no-such-machine" in unknown.text
 
@@ -144,7 +167,11 @@ def test_a_task_that_is_killed_is_run_again_and_there_is_one_version(system):
 def test_a_batch_that_is_broken_as_a_whole_stops_the_run_and_the_log_says_what_and_where(system, tmp_path):
     profile = _broken_source(tmp_path)
     with system.airflow() as airflow:
-        airflow.trigger("train_failure", "broken", {"window_start": "2026-01-01", "window_end": "2026-01-03", "source": str(profile)})
+        airflow.trigger(
+            "train_failure",
+            "broken",
+            {"window_start": "2026-01-01", "window_end": "2026-01-03", "source": str(profile)},
+        )
         run, tasks = system.follow(airflow, "train_failure", "broken", lambda run, _: run.finished, 180)
         assert run.state == "failed"
         failed = next(task for task in tasks if task.task_id == "validate" and task.state == "failed")
@@ -166,9 +193,11 @@ def test_rollback_by_alias_is_followed_within_two_seconds(system):
         deadline = time.monotonic() + 2
         serving = None
         while time.monotonic() < deadline and serving != version:
-            serving = httpx.post(
-                f"{system.serving}/models/failure/predict", json={"records": [{}]}, timeout=10
-            ).json().get("version")
+            serving = (
+                httpx.post(f"{system.serving}/models/failure/predict", json={"records": [{}]}, timeout=10)
+                .json()
+                .get("version")
+            )
         assert serving == version
 
 
@@ -204,7 +233,9 @@ def _broken_source(folder):
         at = f"2026-01-0{1 + number // 200}T{number % 24:02d}:{number % 200 // 24 * 5:02d}:00Z"
         lines.append(",".join([f"m{number % 3}", at, "broken", *["1"] * (len(gauges) - 1)]))
     (folder / "telemetry.csv").write_text("\n".join(lines) + "\n")
-    (folder / "events.csv").write_text("machine_id,event_time,kind,code\nm0,2026-01-01T05:00:00Z,failure,disk\n")
+    (folder / "events.csv").write_text(
+        "machine_id,event_time,kind,code\nm0,2026-01-01T05:00:00Z,failure,disk\n"
+    )
     (folder / "machines.csv").write_text(
         "machine_id,event_time,model,zone,age_years,cpu_cores,memory_gib\nm0,2026-01-01T00:00:00Z,m1,a,1,8,64\n"
     )

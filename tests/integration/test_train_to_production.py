@@ -34,22 +34,34 @@ def store_snapshot(settings, seed=1, signal=3.0):
     size = 6000
     wear, heat = random.normal(size=size), random.normal(size=size)
     zone = random.choice(["a", "b"], size)
-    label = (signal * wear + heat + (zone == "b") + random.normal(size=size) > signal * 1.3 + 1).astype(np.int8)
+    label = (signal * wear + heat + (zone == "b") + random.normal(size=size) > signal * 1.3 + 1).astype(
+        np.int8
+    )
     part = np.repeat(["train", "valid", "holdout"], [3000, 1000, 2000])
     rows = pl.DataFrame(
         {
             "machine_id": [f"m{number % 30}" for number in range(size)],
             "event_time": [START + timedelta(hours=number) for number in range(size)],
-            "label": label, "part": part, "weight": 1.0,
-            "heat": np.where(random.uniform(size=size) < 0.05, np.nan, heat), "wear": wear, "zone": zone,
+            "label": label,
+            "part": part,
+            "weight": 1.0,
+            "heat": np.where(random.uniform(size=size) < 0.05, np.nan, heat),
+            "wear": wear,
+            "zone": zone,
         }
     ).with_columns(pl.col("heat").fill_nan(None))
     spec = find("failure")
     return snapshot.store(
         rows,
         snapshot.SnapshotManifest(
-            model="failure", source="simulated", window=Window(start=START, end=START + timedelta(days=250)),
-            spec=spec, seed=settings.random_seed, tables={}, entity="machine_id", inputs=INPUTS,
+            model="failure",
+            source="simulated",
+            window=Window(start=START, end=START + timedelta(days=250)),
+            spec=spec,
+            seed=settings.random_seed,
+            tables={},
+            entity="machine_id",
+            inputs=INPUTS,
         ),
         Lake.of(settings),
     )
@@ -104,14 +116,20 @@ def test_a_proved_candidate_is_promoted_once_and_can_be_taken_back(configured):
     refused = promote.run(second_verdict.model_copy(update={"outcome": Outcome.PASS}), "test", configured)
     assert not refused.moved
     assert "it pages at night" in refused.reason
-    assert [line.action.value for line in promote.history("failure", configured)] == ["promote", "promote by hand", "rollback"]
+    assert [line.action.value for line in promote.history("failure", configured)] == [
+        "promote",
+        "promote by hand",
+        "rollback",
+    ]
 
     # MLflow's own loader takes the version too.
     import mlflow
     import pandas as pd
 
     mlflow.set_tracking_uri(configured.tracking)
-    answers = mlflow.pyfunc.load_model("models:/failure@production").predict(pd.DataFrame({"heat": [0.1, None], "wear": [3.0, -1.0], "zone": ["b", "c"]}))
+    answers = mlflow.pyfunc.load_model("models:/failure@production").predict(
+        pd.DataFrame({"heat": [0.1, None], "wear": [3.0, -1.0], "zone": ["b", "c"]})
+    )
     assert answers["probability"][0] > answers["probability"][1]
 
 

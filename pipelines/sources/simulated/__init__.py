@@ -1,0 +1,1 @@
+"""The deterministic fleet simulator: see docs/simulator.md."""

@@ -40,7 +40,11 @@ def test_a_good_first_model_passes():
     part = holdout()
     verdict = steps.evaluate(part, scores(part, 1.0), (prior(part),), None, THRESHOLDS, seed=0)
     assert verdict.outcome is Outcome.PASS, verdict.reasons
-    assert {check.kind for check in verdict.checks} == {CheckKind.EVIDENCE, CheckKind.THRESHOLD, CheckKind.BASELINE}
+    assert {check.kind for check in verdict.checks} == {
+        CheckKind.EVIDENCE,
+        CheckKind.THRESHOLD,
+        CheckKind.BASELINE,
+    }
 
 
 def test_a_model_that_answers_at_random_fails_and_says_why():
@@ -75,7 +79,12 @@ def test_a_verdict_without_checks_is_no_pass():
 def test_the_champion_is_judged_on_the_same_rows(candidate_noise, champion_noise, expected):
     part = holdout()
     verdict = steps.evaluate(
-        part, scores(part, candidate_noise), (prior(part),), scores(part, champion_noise, seed=5, name="version 3"), THRESHOLDS, seed=0
+        part,
+        scores(part, candidate_noise),
+        (prior(part),),
+        scores(part, champion_noise, seed=5, name="version 3"),
+        THRESHOLDS,
+        seed=0,
     )
     assert outcomes(verdict, CheckKind.CHAMPION) == [expected]
     champion = next(check for check in verdict.checks if check.kind is CheckKind.CHAMPION)
@@ -86,7 +95,8 @@ def test_the_champion_is_judged_on_the_same_rows(candidate_noise, champion_noise
 def test_the_same_evidence_gives_the_same_verdict():
     part = holdout()
     first, second = (
-        steps.evaluate(part, scores(part, 1.5), (prior(part),), scores(part, 1.6, seed=9), THRESHOLDS, seed=4) for _ in range(2)
+        steps.evaluate(part, scores(part, 1.5), (prior(part),), scores(part, 1.6, seed=9), THRESHOLDS, seed=4)
+        for _ in range(2)
     )
     assert first == second
 
@@ -95,11 +105,18 @@ def test_the_single_feature_baseline_is_chosen_on_the_training_part():
     random = np.random.default_rng(0)
     label = (random.uniform(size=4000) < 0.1).astype(np.int8)
     train = Observations(
-        {"noise": random.normal(size=4000), "falling": -label + 0.3 * random.normal(size=4000), "zone": np.array(["a"] * 4000, dtype=object)},
-        label, np.ones(4000), np.array(["m"] * 4000, dtype=object),
+        {
+            "noise": random.normal(size=4000),
+            "falling": -label + 0.3 * random.normal(size=4000),
+            "zone": np.array(["a"] * 4000, dtype=object),
+        },
+        label,
+        np.ones(4000),
+        np.array(["m"] * 4000, dtype=object),
     )
     inputs = (
-        InputField(name="noise", type=FieldType.DOUBLE), InputField(name="falling", type=FieldType.DOUBLE),
+        InputField(name="noise", type=FieldType.DOUBLE),
+        InputField(name="falling", type=FieldType.DOUBLE),
         InputField(name="zone", type=FieldType.STRING),
     )
     _, single = steps.naive_baselines(train, train, inputs)
@@ -118,5 +135,7 @@ def test_clusters_are_drawn_whole():
 
 
 def test_a_sentence_names_figure_bound_and_n():
-    check = Check(name="recall", kind=CheckKind.THRESHOLD, outcome=Outcome.FAIL, figure=0.2, wanted="at least 0.5", n=12)
+    check = Check(
+        name="recall", kind=CheckKind.THRESHOLD, outcome=Outcome.FAIL, figure=0.2, wanted="at least 0.5", n=12
+    )
     assert check.sentence() == "recall: fail: 0.2, wanted at least 0.5, n=12"

@@ -16,16 +16,27 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def frame(rows, *names):
-    return pl.DataFrame(rows, schema={name: pl.String if name == "machine_id" else pl.Datetime("us", "UTC") for name in names}, orient="row")
+    return pl.DataFrame(
+        rows,
+        schema={name: pl.String if name == "machine_id" else pl.Datetime("us", "UTC") for name in names},
+        orient="row",
+    )
 
 
 def hourly(machines=4, days=20):
-    lives = frame([(f"m{i}", START, START + days * DAY) for i in range(machines)], "machine_id", "first", "last")
+    lives = frame(
+        [(f"m{i}", START, START + days * DAY) for i in range(machines)], "machine_id", "first", "last"
+    )
     return steps.observation_times(lives, "machine_id", HOUR)
 
 
 def test_observations_stand_at_whole_multiples_within_a_life():
-    lives = frame([("a", START + timedelta(minutes=7), START + 3 * HOUR), ("b", START, START)], "machine_id", "first", "last")
+    lives = frame(
+        [("a", START + timedelta(minutes=7), START + 3 * HOUR), ("b", START, START)],
+        "machine_id",
+        "first",
+        "last",
+    )
     times = steps.observation_times(lives, "machine_id", HOUR)
     assert times.rows() == [("a", START + n * HOUR) for n in (1, 2, 3)] + [("b", START)]
 
@@ -42,7 +53,8 @@ def test_a_label_is_an_outcome_after_the_observation_within_the_horizon(observed
     labelled = steps.label(observations, outcomes, "machine_id", DAY, known_until)
     expected = [
         ("a", at, int(any(at < failure <= at + DAY for failure in failed)))
-        for at in sorted(set(observed)) if at + DAY <= known_until
+        for at in sorted(set(observed))
+        if at + DAY <= known_until
     ]
     assert labelled.rows() == expected
 
@@ -71,7 +83,9 @@ def test_thinning_keeps_positives_and_the_weighted_count():
     assert thinned["weight"].sum() == pytest.approx(labelled.height, rel=0.05)
     half = labelled.filter(pl.col("event_time") < START + 10 * DAY)
     kept_of_half = steps.thin_negatives(half, "machine_id", 0.2, seed=5)
-    assert kept_of_half.equals(thinned.filter(pl.col("event_time") < START + 10 * DAY)), "a row is kept for its own sake"
+    assert kept_of_half.equals(thinned.filter(pl.col("event_time") < START + 10 * DAY)), (
+        "a row is kept for its own sake"
+    )
 
 
 def test_a_part_without_outcomes_stops():

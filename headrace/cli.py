@@ -1,0 +1,388 @@
+"""The command `headrace`. Everything heavy is imported inside the commands: help must be quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.errors import Exit, exit_code
+from pipelines.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from pipelines.references import PromotionRef, Window
+    from pipelines.settings import Settings
+
+app = typer.Typer(
+    name="headrace",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="From raw telemetry to proved models in production, kept true.",
+    epilog="Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 not running or not reachable. "
+    "`headrace settings` lists every HEADRACE_… variable.",
+)
+simulate = typer.Typer(
+    no_args_is_help=True, help="The fleet simulator: its rows, and what it is told to do otherwise."
+)
+app.add_typer(simulate, name="simulate")
+
+Model = Annotated[str, typer.Argument(help="A model of the catalogue, as 'failure'.")]
+RegisteredName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Name in the registry: the model's, or MODEL-SOURCE.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Reason = Annotated[str, typer.Option(help="Why; it goes to the ledger with your name.")]
+Moment = Annotated[str, typer.Option(help="ISO 8601, UTC: 2026-01-31 or 2026-01-31T12:00.")]
+
+
+def main() -> None:
+    """Entry point: errors that a person can act on are one message, and an exit code."""
+    try:
+        app()
+    except HeadraceError as error:
+        _explain(error)
+        sys.exit(exit_code(error))
+
+
+def _explain(error: HeadraceError) -> None:
+    from headrace.display import messages
+
+    if os.environ.get("HEADRACE_LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exception(error)
+    messages().print(f"headrace: {error}", style="red", markup=False)
+
+
+@app.command()
+def up() -> None:
+    """Start Airflow, MLflow and the server, and wait until they answer. What runs is left alone."""
+    from headrace import local
+    from headrace.display import output
+    from headrace.status import look, services_table
+
+    settings = _settings()
+    local.up(settings)
+    output().print(services_table(look(settings)))
+
+
+@app.command()
+def down() -> None:
+    """Stop all of it. Nothing of this home survives, not even what an earlier crash left behind."""
+    from headrace import local
+    from headrace.display import messages
+
+    settings = _settings()
+    with messages().status("Stopping …"):
+        swept = local.down(settings)
+    more = f" {swept} processes that stood outside the tree were ended." if swept else ""
+    messages().print(f"Nothing of {settings.home} runs any more.{more}")
+
+
+@app.command()
+def status(json: AsJson = False) -> None:
+    """Services with their addresses, models with their versions, recent runs. Exit code 3 if one is down."""
+    from headrace import status as page
+    from headrace.display import output
+
+    found = page.look(_settings())
+    if json:
+        _print_json(found.to_json())
+    else:
+        page.show(found, output())
+    if not found.well:
+        raise typer.Exit(Exit.NOT_RUNNING)
+
+
+@app.command()
+def settings(json: AsJson = False) -> None:
+    """Every setting with what it is for, its default and its value; secrets are masked."""
+    from headrace.settings_page import show, to_json
+
+    current = _settings()
+    if json:
+        _print_json(to_json(current))
+    else:
+        show(current)
+
+
+@app.command()
+def train(
+    model: Model,
+    source: Annotated[str | None, typer.Option(help="A source profile's name or path.")] = None,
+    window_start: Annotated[str | None, typer.Option(help="First moment, ISO 8601, UTC.")] = None,
+    window_end: Annotated[str | None, typer.Option(help="Moment after the last, ISO 8601, UTC.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Tuning trials.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Run the whole chain here, without Airflow: ingest, validate, features, snapshot, tune, train, judge, promote.
+
+    The window's default is that of the source, where it is finite, or else the model's training
+    window up to the last midnight (UTC).
+    """
+    from headrace.display import Board, messages, output
+    from pipelines.chain import run_chain
+
+    current = _settings()
+    window = _training_window(model, source or current.source, window_start, window_end)
+    with Board(messages(), f"Training {model} on {window}") as board:
+        at_work = ""
+
+        def report(stage: str, state: str, detail: str) -> None:
+            nonlocal at_work
+            at_work = stage
+            board.set(stage, state, detail)
+
+        try:
+            promotion = run_chain(model, source, window, current, _who(), trials, report)
+        except HeadraceError:
+            if at_work:
+                board.set(at_work, "failed")
+            raise
+    if json:
+        _print_json(promotion.to_xcom())
+    else:
+        _show_promotion(promotion)
+        output().print(f"Runs and versions: {current.tracking}", style="dim")
+
+
+@app.command()
+def promote(model: RegisteredName, version: str, reason: Reason) -> None:
+    """Put a version into production on your word."""
+    from pipelines.promote.job import promote_by_hand
+
+    _show_promotion(promote_by_hand(model, version, _who(), reason, _settings()))
+
+
+@app.command()
+def rollback(
+    model: RegisteredName,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="Version. Default: the one before.")] = None,
+) -> None:
+    """Put the version before, or a named one, back into production."""
+    from pipelines.promote import job
+
+    _show_promotion(job.rollback(model, to, _who(), reason, _settings()))
+
+
+@app.command()
+def predict(
+    model: RegisteredName,
+    entity: Annotated[
+        list[str] | None, typer.Option(help="Whom to predict for; give it again for more.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(help="JSON: a list of records with the model's inputs; '-' reads standard input."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Ask the server for predictions: for entities, whose features it looks up, or for records with features."""
+    from headrace.display import output
+    from headrace.serving_api import ServingApi
+
+    if (not entity) == (json_file is None):
+        raise typer.BadParameter("give either --entity or --json-file")
+    body = {"entities": entity} if entity else {"records": _records(json_file)}
+    answer = ServingApi(_settings()).predict(model, body)
+    if json:
+        _print_json(answer)
+        return
+    from rich.table import Table
+
+    rows = answer["predictions"]
+    columns = [name for name in rows[0] if name != "prediction_id"] if rows else []
+    table = Table(*columns, box=None, padding=(0, 2))
+    for row in rows:
+        table.add_row(
+            *(f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in columns)
+        )
+    output().print(table, f"by version {answer['version']} of {answer['model']}")
+
+
+@app.command()
+def history(model: RegisteredName, json: AsJson = False) -> None:
+    """Who moved the production pointer, when, why, and what was proved; oldest first."""
+    from headrace.display import output
+    from pipelines.promote import job
+
+    lines = job.history(model, _settings())
+    if json:
+        _print_json([line.model_dump(mode="json") for line in lines])
+        return
+    from rich.table import Table
+
+    table = Table("when (UTC)", "from", "to", "action", "who", "verdict", "why", box=None, padding=(0, 2))
+    for line in lines:
+        table.add_row(
+            f"{line.at:%Y-%m-%d %H:%M}",
+            line.from_version or "",
+            line.to_version,
+            line.action.value,
+            line.actor,
+            line.verdict or "",
+            line.reason,
+        )
+    output().print(table if lines else f"Nothing was ever promoted for {model}.")
+
+
+@app.command()
+def demo(
+    entity: Annotated[
+        str | None, typer.Option(help="Machine to predict for. Default: the first in the data.")
+    ] = None,
+) -> None:
+    """From nothing to a promoted model that answers requests; the pages are left running."""
+    from headrace.demo import demo as run
+
+    run(_settings(), entity=entity)
+
+
+@app.command()
+def serve() -> None:
+    """Run the server here, in the foreground. `headrace up` runs one in the background."""
+    _settings()  # refused settings are better said before the server is there
+    os.execv(sys.executable, [sys.executable, "-m", "serving"])
+
+
+@simulate.command()
+def rows(
+    dataset: Annotated[str, typer.Argument(help="A data set of the source, as 'telemetry'.")],
+    start: Moment,
+    end: Moment,
+    source: Annotated[str, typer.Option(help="Profile with a simulated origin: name or path.")] = "simulated",
+    out: Annotated[
+        Path | None, typer.Option(help="*.parquet or *.csv. Default: show the first rows.")
+    ] = None,
+) -> None:
+    """Rows that the simulator yields for a window: always the same for the same window and seed."""
+    from headrace.display import messages
+    from pipelines.references import Window
+    from pipelines.sources.base import open_source
+    from pipelines.sources.profile import load_profile
+
+    if out is not None and out.suffix not in {".parquet", ".csv"}:
+        raise typer.BadParameter(f"{out}: the name must end in .parquet or .csv", param_hint="--out")
+    profile = load_profile(source)
+    frame = open_source(profile, _settings()).read(profile.dataset(dataset), Window.parse(start, end))
+    if out is None:
+        print(frame)
+        return
+    if out.suffix == ".parquet":
+        frame.write_parquet(out)
+    else:
+        frame.write_csv(out)
+    messages().print(f"{frame.height} rows of {dataset} in {out}", markup=False)
+
+
+@simulate.command()
+def regime(
+    script: Annotated[Path, typer.Argument(help="YAML script; it is made if there is none.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="load_scale, metric_shift, noise, failure_rate, unit_change, stuck_sensor, new_machines "
+            "or missing_column."
+        ),
+    ],
+    start: Annotated[str, typer.Option("--from", help="When it begins, ISO 8601, UTC.")],
+    until: Annotated[str | None, typer.Option(help="When it ends. Default: never.")] = None,
+    factor: Annotated[
+        float | None, typer.Option(help="Of load_scale, noise, failure_rate, unit_change.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Metric that is touched.")] = None,
+    add: Annotated[float | None, typer.Option(help="Of metric_shift: added.")] = None,
+    multiply: Annotated[float | None, typer.Option(help="Of metric_shift: first multiplied.")] = None,
+    count: Annotated[int | None, typer.Option(help="Of new_machines: how many.")] = None,
+    share: Annotated[float | None, typer.Option(help="Of missing_column: share of values.")] = None,
+    machine: Annotated[list[str] | None, typer.Option(help="Only these machines.")] = None,
+    service: Annotated[list[str] | None, typer.Option(help="Only machines of these services.")] = None,
+    zone: Annotated[list[str] | None, typer.Option(help="Only machines in these zones.")] = None,
+) -> None:
+    """Add a lasting change of the fleet to a regime script, which a profile names as origin.regimes."""
+    from headrace.display import messages
+    from pipelines.sources.simulated.regimes import append_regime, load_regimes, parse_regime
+
+    given = {
+        "kind": kind,
+        "from": start,
+        "until": until,
+        "factor": factor,
+        "column": column,
+        "add": add,
+        "multiply": multiply,
+        "count": count,
+        "share": share,
+        "machines": machine or None,
+        "services": service or None,
+        "zones": zone or None,
+    }
+    append_regime(script, parse_regime({name: value for name, value in given.items() if value is not None}))
+    messages().print(f"{script} holds {len(load_regimes(script))} regimes now", markup=False)
+
+
+def _settings() -> Settings:
+    from pipelines.settings import load_settings
+
+    return load_settings()
+
+
+def _who() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _training_window(model: str, source: str, start: str | None, end: str | None) -> Window:
+    from datetime import UTC, datetime
+
+    from models.catalogue import CATALOGUE
+    from pipelines.references import Window
+    from pipelines.sources.profile import load_profile
+
+    if model not in CATALOGUE:
+        raise typer.BadParameter(f"no model {model!r}; the catalogue has {sorted(CATALOGUE)}")
+    profile = load_profile(source)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    last = end or (profile.window_end or midnight).isoformat()
+    if start is None and profile.window_start is not None:
+        first = profile.window_start.isoformat()
+    else:
+        length = profile.spec_of(CATALOGUE[model]).training_window
+        first = start or (Window.parse("1970-01-01", last).end - length).isoformat()
+    return Window.parse(first, last)
+
+
+def _records(path: Path | None) -> list[Any]:
+    import json
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else Path(str(path)).read_text("utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--json-file") from error
+    if isinstance(content, dict) and "records" in content:
+        content = content["records"]
+    return content if isinstance(content, list) else [content]
+
+
+def _show_promotion(promotion: PromotionRef) -> None:
+    from headrace.display import output
+
+    state = "is now" if promotion.moved else "is still"
+    production = f"version {promotion.production}" if promotion.production else "no version"
+    output().print(f"{production} of {promotion.registered_name} {state} in production: {promotion.reason}")
+    if promotion.previous:
+        output().print(
+            f"One step back: headrace rollback {promotion.registered_name} --reason …", style="dim"
+        )
+
+
+def _print_json(content: Any) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, default=str))

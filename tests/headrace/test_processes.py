@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.credentials import credentials
+from headrace.processes import dags_folder, environment, installed, programs
+from pipelines.errors import ProcessError
+from pipelines.settings import Settings, load_settings
+
+
+def names(settings: Settings) -> list[str]:
+    return [program.name for program in programs(settings)]
+
+
+def test_all_parts_run_here_by_default(settings: Settings) -> None:
+    assert names(settings) == [
+        "mlflow",
+        "airflow-database",
+        "airflow-api",
+        "airflow-dag-processor",
+        "airflow-scheduler",
+        "serving",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "prefix"),
+    [("tracking_url", "mlflow"), ("airflow_url", "airflow"), ("serving_url", "serving")],
+)
+def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting: str, prefix: str) -> None:
+    settings = load_settings({}, home=tmp_path, **{setting: "http://elsewhere:1234"})
+
+    assert names(settings)
+    assert not [name for name in names(settings) if name.startswith(prefix)]
+    # Nothing waits for what is not started.
+    for program in programs(settings):
+        assert set(program.after) <= set(names(settings))
+
+
+def test_the_scheduler_waits_for_the_api_and_serves_no_logs(settings: Settings) -> None:
+    found = {program.name: program for program in programs(settings)}
+
+    assert found["airflow-scheduler"].after == ("airflow-api",)
+    assert "--skip-serve-logs" in found["airflow-scheduler"].command
+
+
+def test_a_database_that_has_this_versions_tables_is_not_migrated_again(settings: Settings) -> None:
+    database = next(program for program in programs(settings) if program.name == "airflow-database")
+    assert database.stamp is not None
+    path, text = database.stamp
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert "airflow-database" in names(settings), "the stamp alone is not enough: the file may be gone"
+
+    Path(settings.airflow_database.removeprefix("sqlite:///")).touch()
+    assert "airflow-database" not in names(settings)
+    elsewhere = load_settings({}, home=settings.home, airflow_database_url="postgresql://host/other")
+    assert "airflow-database" in names(elsewhere), "another database has tables of its own"
+
+
+def test_an_older_mlflow_database_is_upgraded_first(settings: Settings) -> None:
+    folder = settings.home / "mlflow"
+    folder.mkdir(parents=True)
+    (folder / "mlflow.db").touch()
+    (folder / "schema").write_text("1.0.0")
+
+    assert names(settings)[:2] == ["mlflow-database", "mlflow"]
+    (folder / "schema").write_text(installed("mlflow"))
+    assert "mlflow-database" not in names(settings)
+
+
+def test_on_loopback_mlflow_keeps_its_own_host_check(settings: Settings) -> None:
+    mlflow = programs(settings)[0]
+
+    assert "--allowed-hosts" not in mlflow.command
+    assert mlflow.command[mlflow.command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_on_all_interfaces_mlflow_knows_this_machines_names_and_no_others(tmp_path: Path) -> None:
+    settings = load_settings({}, home=tmp_path, bind_host="0.0.0.0")
+    command = programs(settings)[0].command
+
+    allowed = command[command.index("--allowed-hosts") + 1].split(",")
+    assert {"localhost", "localhost:*", "127.0.0.1"} <= set(allowed)
+    assert not {"*", "0.0.0.0"} & set(allowed)
+
+
+def test_no_secret_is_on_a_command_line(tmp_path: Path) -> None:
+    settings = load_settings(
+        {"HEADRACE_S3_ACCESS_KEY_ID": "key", "HEADRACE_S3_SECRET_ACCESS_KEY": "hidden-s3"},
+        home=tmp_path,
+        mlflow_database_url="postgresql://user:hidden-mlflow@host/db",
+        airflow_database_url="postgresql://user:hidden-airflow@host/db",
+    )
+    shown = " ".join(part for program in programs(settings) for part in program.command)
+
+    assert "hidden" not in shown
+    variables = environment(settings, credentials(settings))
+    assert "hidden-mlflow" in variables["MLFLOW_BACKEND_STORE_URI"]
+    assert "hidden-airflow" in variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert variables["AWS_SECRET_ACCESS_KEY"] == "hidden-s3"
+
+
+def test_the_processes_see_the_same_settings_wherever_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(
+        {
+            "HEADRACE_HOME": "state",
+            "HEADRACE_LAKE_URL": "lake",
+            "HEADRACE_SOURCE": "mine.yaml",
+            "HEADRACE_MLFLOW_PORT": "5001",
+        }
+    )
+    variables = environment(settings, credentials(settings))
+
+    monkeypatch.chdir("/")
+    seen = load_settings(variables)
+    assert seen.home == tmp_path / "state"
+    assert seen.lake == str(tmp_path / "lake")
+    assert seen.source == str(tmp_path / "mine.yaml")
+    assert seen.tracking == variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5001"
+
+
+def test_an_s3_lake_stays_an_s3_lake(tmp_path: Path) -> None:
+    settings = load_settings({"HEADRACE_LAKE_URL": "s3://bucket/lake"}, home=tmp_path)
+
+    assert environment(settings, credentials(settings))["HEADRACE_LAKE_URL"] == "s3://bucket/lake"
+
+
+def test_nothing_calls_home(settings: Settings) -> None:
+    variables = environment(settings, credentials(settings))
+
+    assert variables["DO_NOT_TRACK"] == variables["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert variables["GX_ANALYTICS_ENABLED"] == "false"
+
+
+def test_airflow_reads_the_installed_dags() -> None:
+    assert (dags_folder() / "__init__.py").is_file()
+
+
+def test_a_missing_package_is_named_with_what_brings_it() -> None:
+    with pytest.raises(ProcessError, match=r"not-there is not installed.*headrace\[pipeline"):
+        installed("not-there")

@@ -1,0 +1,81 @@
+"""Kill a job with SIGKILL at a commit of the lake, in a process of its own.
+
+Use, from any test (the job and its arguments must be picklable, as jobs, references and settings
+are)::
+
+    from tests.killing import killed_at_commit
+
+    n = 1
+    while killed_at_commit(n, job.run, "simulated", "telemetry", window, settings):
+        n += 1
+    # The last call ran to its end. Now compare with an undisturbed run in another home.
+
+:func:`killed_at_commit` runs ``job(*arguments)`` in a new Python process that kills itself right
+before (``when="before"``) or right after (``when="after"``) its n-th commit: a call of
+``Lake.append`` or ``Lake.replace``. It returns whether the process was killed; False means that the
+job ended first. A job that fails in another way raises an AssertionError with its output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+COMMITS = ("append", "replace")
+_ROOT = Path(__file__).parents[1]
+
+
+def killed_at_commit(
+    n: int, job: Callable[..., Any], *arguments: Any, when: Literal["before", "after"] = "before"
+) -> bool:
+    """Whether the job was killed at its n-th commit (from 1), rather than running to its end."""
+    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
+        pickle.dump((n, when, job.__module__, job.__qualname__, arguments), file)
+        file.flush()
+        child = subprocess.run(
+            [sys.executable, "-c", "from tests.killing import _child; _child()", file.name],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if child.returncode == -signal.SIGKILL:
+        return True
+    assert child.returncode == 0, f"{job.__module__} failed:\n{child.stdout}\n{child.stderr}"
+    return False
+
+
+def _child() -> None:
+    n, when, module, name, arguments = pickle.loads(Path(sys.argv[1]).read_bytes())
+    _kill_at(n, when)
+    getattr(importlib.import_module(module), name)(*arguments)
+
+
+def _kill_at(n: int, when: str) -> None:
+    from pipelines.adapters.lake import Lake
+
+    commits = 0
+
+    def counted(commit: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal commits
+            commits += 1
+            if commits == n and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = commit(*arguments, **options)
+            if commits == n and when == "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    for name in COMMITS:
+        setattr(Lake, name, counted(getattr(Lake, name)))
