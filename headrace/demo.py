@@ -77,7 +77,8 @@ def demo(settings: Settings, model: str = "failure", entity: str | None = None) 
     _show(settings, run, tasks, verdict, promotion, prediction, time.monotonic() - began)
     if prediction is None:
         raise ProcessError(
-            f"no version of {model} is in production: the gate did not pass the candidate, see above"
+            f"no version of {model} is in production: the gate did not pass the candidate, see above. "
+            "Train on another window: trigger the DAG in Airflow, or `headrace train`"
         )
 
 

@@ -21,7 +21,8 @@ class ServingApi:
     Every method raises :class:`NotRunningError` where nothing answers.
     """
 
-    def __init__(self, settings: Settings, timeout_seconds: float = 10.0) -> None:
+    # The first look-up of an entity imports Feast in the server: seconds, on a busy machine many.
+    def __init__(self, settings: Settings, timeout_seconds: float = 90.0) -> None:
         self.url = settings.serving
         local = urlsplit(self.url).hostname in LOOPBACK
         self._http = httpx.Client(

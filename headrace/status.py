@@ -215,12 +215,16 @@ def show(status: Status, console: Console) -> None:
         )
     parts += ["", models]
     if status.runs:
-        runs = Table("recent runs", "run", "state", "started (UTC)", "took", box=None, padding=(0, 2))
+        runs = Table(box=None, padding=(0, 2))
+        for heading in ("recent runs", "run", "state", "started (UTC)", "took"):
+            runs.add_column(heading, overflow="fold")
         for run in status.runs:
             took = (
                 (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
             )
-            runs.add_row(run.dag_id, run.run_id, coloured(run.state), _iso(run)[:16], duration(took))
+            runs.add_row(
+                run.dag_id, run.run_id, coloured(run.state), _iso(run)[:16].replace("T", " "), duration(took)
+            )
         parts += ["", runs]
     parts += ["", *(Text(f"note: {note}", style="yellow") for note in status.notes)]
     console.print(Group(*parts))

@@ -12,7 +12,7 @@ are)::
 
 :func:`killed_at_commit` runs ``job(*arguments)`` in a new Python process that kills itself right
 before (``when="before"``) or right after (``when="after"``) its n-th commit: a call of
-``Lake.append`` or ``Lake.replace``. It returns whether the process was killed; False means that the
+``Lake.append`` or ``Lake.replace``; :func:`killed_at_call` does so at calls of functions that you name. It returns whether the process was killed; False means that the
 job ended first. A job that fails in another way raises an AssertionError with its output.
 """
 
@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-COMMITS = ("append", "replace")
+COMMITS = ("pipelines.adapters.lake:Lake.append", "pipelines.adapters.lake:Lake.replace")
 _ROOT = Path(__file__).parents[1]
 
 
@@ -37,8 +37,23 @@ def killed_at_commit(
     n: int, job: Callable[..., Any], *arguments: Any, when: Literal["before", "after"] = "before"
 ) -> bool:
     """Whether the job was killed at its n-th commit (from 1), rather than running to its end."""
+    return killed_at_call(n, COMMITS, job, *arguments, when=when)
+
+
+def killed_at_call(
+    n: int,
+    targets: tuple[str, ...],
+    job: Callable[..., Any],
+    *arguments: Any,
+    when: Literal["before", "after"] = "before",
+) -> bool:
+    """Whether the job was killed at the n-th call (from 1) of any of the targets.
+
+    Args:
+        targets: Functions or methods, each as ``module:name`` or ``module:Class.name``.
+    """
     with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
-        pickle.dump((n, when, job.__module__, job.__qualname__, arguments), file)
+        pickle.dump((n, when, targets, job.__module__, job.__qualname__, arguments), file)
         file.flush()
         child = subprocess.run(
             [sys.executable, "-c", "from tests.killing import _child; _child()", file.name],
@@ -54,28 +69,32 @@ def killed_at_commit(
 
 
 def _child() -> None:
-    n, when, module, name, arguments = pickle.loads(Path(sys.argv[1]).read_bytes())
-    _kill_at(n, when)
+    n, when, targets, module, name, arguments = pickle.loads(Path(sys.argv[1]).read_bytes())
+    _kill_at(n, when, targets)
     getattr(importlib.import_module(module), name)(*arguments)
 
 
-def _kill_at(n: int, when: str) -> None:
-    from pipelines.adapters.lake import Lake
+def _kill_at(n: int, when: str, targets: tuple[str, ...]) -> None:
+    calls = 0
 
-    commits = 0
-
-    def counted(commit: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(target: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal commits
-            commits += 1
-            if commits == n and when == "before":
+            nonlocal calls
+            calls += 1
+            mine = calls == n
+            if mine and when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = commit(*arguments, **options)
-            if commits == n and when == "after":
+            result = target(*arguments, **options)
+            if mine and when == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
         return call
 
-    for name in COMMITS:
-        setattr(Lake, name, counted(getattr(Lake, name)))
+    for target in targets:
+        module, _, path = target.partition(":")
+        *owners, name = path.split(".")
+        owner: Any = importlib.import_module(module)
+        for each in owners:
+            owner = getattr(owner, each)
+        setattr(owner, name, counted(getattr(owner, name)))

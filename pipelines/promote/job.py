@@ -54,12 +54,12 @@ def run(verdict: VerdictRef, actor: str, settings: Settings) -> PromotionRef:
         work,
         Action.PROMOTE,
         actor,
-        "; ".join(verdict.reasons),
+        decision.reason,
         verdict.outcome.value,
         verdict.report_url,
     )
     return _state(
-        registry, name, moved=moved, reason="the gate was passed" if moved else "already in production"
+        registry, name, moved=moved, reason=decision.reason if moved else "already in production"
     )
 
 

@@ -23,7 +23,7 @@ from pipelines.sources.simulated.regimes import FailureRate, Regime
 HOUR = 3_600
 BLOCK = 8 * DAY
 FAILURES_PER_BLOCK = 0.44  # one failure per machine in 18 days
-WITHOUT_SIGN = 0.10  # share of failures
+WITHOUT_SIGN = 0.08  # share of failures
 HEALS_PER_BLOCK = 0.04
 HARMLESS_PER_BLOCK = 0.14
 
@@ -190,8 +190,8 @@ class Schedule:
         )
         counted = np.where(course == Course.HARMLESS, counted * (draw("counts", 0.0, 1.0) < 0.3), counted)
         counted = np.where(course == Course.FAILS_SUDDENLY, 0.0, counted)
-        strength = np.exp(0.30 * random.normal("incident/strength", number, block))
-        turn = draw("turn", 18.0, 34.0)
+        strength = np.exp(0.25 * random.normal("incident/strength", number, block))
+        turn = draw("turn", 21.0, 30.0)
 
         there = course >= 0
         if fleet.start is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -28,22 +31,38 @@ def _values(lake: Lake, version: int | None = None) -> list[int]:
     return sorted(lake.scan(TABLE, version).collect()["value"].to_list())
 
 
+# In a process of its own: deltalake holds Python's lock while it waits for an answer, so a server
+# in one of this process's threads could never give it.
+_SERVE_S3 = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE_S3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    process.communicate()  # the end of its input is its sign to stop
+    assert process.wait(30) == 0
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     if request.param == "local":
         return Lake.of(load_settings({}, home=tmp_path))
-    bucket = f"lake-{tmp_path.name.replace('_', '-').lower()[:40].strip('-')}"
+    bucket = f"lake-{uuid.uuid4().hex}"
     settings = load_settings(
         {},
         home=tmp_path,
@@ -181,7 +200,7 @@ def test_two_threads_with_the_same_and_with_other_work_lose_and_double_nothing(l
     assert _values(lake) == [1, 2, 3]
 
 
-def _append_in_process(url: str, start: Callable[[], object], names: list[str], value: int) -> None:
+def _append_in_process(url: str, start: Callable[[], int], names: list[str], value: int) -> None:
     start()
     for name in names:
         Lake(url).append(TABLE, _rows(value), work=[name])

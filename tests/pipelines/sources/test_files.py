@@ -40,6 +40,11 @@ def days(first: int, last: int) -> Window:
     return Window(start=datetime(2026, 1, first, tzinfo=UTC), end=datetime(2026, 1, last, tzinfo=UTC) + DAY)
 
 
+def naive(day: int) -> datetime:
+    """A time without zone, as files often have them."""
+    return datetime(2026, 1, day, tzinfo=UTC).replace(tzinfo=None)
+
+
 def source(
     folder: Path, *tables: dict[str, object], shared: Path | None = None, **origin: object
 ) -> FilesSource:
@@ -75,9 +80,9 @@ def test_values_of_csv_files_stay_text_so_that_nothing_is_lost(tmp_path: Path) -
 
 
 def test_columns_are_mapped_filled_with_constants_and_times_shifted(tmp_path: Path) -> None:
-    pl.DataFrame(
-        {"id": [1, 2], "day": [datetime(2026, 1, 1), datetime(2026, 1, 2)], "load": [0.5, 0.6]}
-    ).write_parquet(tmp_path / "t.parquet")
+    pl.DataFrame({"id": [1, 2], "day": [naive(1), naive(2)], "load": [0.5, 0.6]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
     columns = {
         "machine_id": {"column": "id"},
         "event_time": {"column": "day", "shift": "P1D"},
@@ -122,7 +127,7 @@ def test_files_of_a_data_set_follow_one_another_in_the_order_of_the_profile(tmp_
 
 
 def test_files_that_disagree_on_a_type_meet_as_text(tmp_path: Path) -> None:
-    at = datetime(2026, 1, 1)
+    at = naive(1)
     pl.DataFrame({"machine_id": [1], "event_time": [at], "cpu_percent": [1.5]}).write_parquet(
         tmp_path / "a.parquet"
     )
@@ -157,7 +162,7 @@ def test_the_time_of_arrival_may_be_a_column_of_its_own(tmp_path: Path) -> None:
 
 
 time_texts = st.one_of(
-    st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 10)).map(lambda moment: moment.isoformat()),
+    st.datetimes(naive(1), naive(10)).map(lambda moment: moment.isoformat()),
     st.sampled_from(["", "soon", "2026-02-30"]),
 )
 
@@ -262,9 +267,7 @@ def test_files_in_an_object_store(tmp_path: Path, free_port: int, monkeypatch: p
         client.create_bucket(Bucket="fleet")
         for day in (1, 2, 3):
             path = tmp_path / f"{day}.parquet"
-            pl.DataFrame({"machine_id": [f"m{day}"], "event_time": [datetime(2026, 1, day)]}).write_parquet(
-                path
-            )
+            pl.DataFrame({"machine_id": [f"m{day}"], "event_time": [naive(day)]}).write_parquet(path)
             client.upload_file(str(path), "fleet", f"telemetry/{day}.parquet")
         options = {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
         one = source(tmp_path, {"url": "s3://fleet/telemetry/*.parquet"}, storage_options=options)
