@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-from deltalake import DeltaTable
 from feast.data_source import DataSource
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores import offline_utils
@@ -30,6 +29,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 from pydantic import Field, StrictStr
+
+from feature_repo.delta import ReadableDeltaTable
 
 _ROW = "__row"
 _AT = "__at"
@@ -344,9 +345,9 @@ def _observations(entity_df: pd.DataFrame, time: str) -> pl.DataFrame:
     )
 
 
-def _open(config: RepoConfig, source: DataSource) -> DeltaTable:
+def _open(config: RepoConfig, source: DataSource) -> ReadableDeltaTable:
     store = config.offline_store
-    return DeltaTable(
+    return ReadableDeltaTable(
         f"{store.lake_url}/{source.table}",
         version=store.versions.get(source.table),
         storage_options=store.storage_options or None,

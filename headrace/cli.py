@@ -133,7 +133,9 @@ def train(
 
         def report(stage: str, state: str, detail: str) -> None:
             nonlocal at_work
-            at_work = stage
+            if at_work not in {"", stage}:
+                board.set(at_work, "done")
+            at_work = "" if state == "done" else stage
             board.set(stage, state, detail)
 
         try:

@@ -217,7 +217,7 @@ def show(status: Status, console: Console) -> None:
     if status.runs:
         runs = Table(box=None, padding=(0, 2))
         for heading in ("recent runs", "run", "state", "started (UTC)", "took"):
-            runs.add_column(heading, overflow="fold")
+            runs.add_column(heading, overflow="fold", no_wrap=heading != "run")
         for run in status.runs:
             took = (
                 (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None

@@ -214,11 +214,14 @@ class Lake:
         return bool(present)
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable:
-        from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
+        from feature_repo.delta import ReadableDeltaTable
+
         try:
-            return DeltaTable(self.address(table), version=version, storage_options=self._options or None)
+            return ReadableDeltaTable(
+                self.address(table), version=version, storage_options=self._options or None
+            )
         except TableNotFoundError as error:
             raise LakeError(f"no table {table} in {self.url}: has its stage run?") from error
         except DeltaError as error:

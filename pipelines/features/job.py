@@ -44,7 +44,7 @@ def run(source: str, window: Window, settings: Settings) -> FeaturesRef:
     profile = load_profile(source)
     store = FeatureStore(profile, settings)
     lake = Lake.of(settings)
-    views = {view.name: _View(view, profile, lake).bring_up_to_date(window) for view in store.views}
+    views = {view.name: FeatureTable(view, profile, lake).bring_up_to_date(window) for view in store.views}
     store.apply()
     return FeaturesRef(source=source, window=window, views=views, online_rows=store.publish(window.end))
 
@@ -62,7 +62,7 @@ class _Slice:
         return f"features:{self.dataset}:{self.start.isoformat()}"
 
 
-class _View:
+class FeatureTable:
     """One feature table and the clean tables that it is computed from."""
 
     def __init__(self, view: ViewDefinition, profile: SourceProfile, lake: Lake) -> None:
@@ -73,6 +73,12 @@ class _View:
         self._grid = profile.features
 
     def bring_up_to_date(self, window: Window) -> TableRef:
+        """Take in the clean slices of the window that the table does not hold yet.
+
+        Raises:
+            WindowError: the window is not made of whole slices.
+            FeatureError: other writers kept changing the same days.
+        """
         import polars as pl
 
         from feature_repo.transformations import table_schema

@@ -39,4 +39,4 @@ def open_source(profile: SourceProfile, settings: Settings) -> Source:
         case FilesOrigin() as origin:
             from pipelines.sources.files import FilesSource
 
-            return FilesSource(origin, profile.folder, settings.shared_data)
+            return FilesSource(origin, profile.folder, settings.shared_data, settings.home)

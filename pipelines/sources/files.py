@@ -24,6 +24,7 @@ from pipelines.sources.profile import ColumnFrom, FilesOrigin, TableFile
 from pipelines.times import TIME, time_text, utc_times
 
 SHARED_DATA = "HEADRACE_SHARED_DATA"
+HOME = "HEADRACE_HOME"
 _ARRIVED = "_arrived"
 # Object stores that Polars itself reads lazily, with filters pushed down.
 _CLOUDS = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
@@ -47,12 +48,15 @@ class FilesSource:
         origin: Files per data set, and how their columns are called.
         folder: Where relative paths start.
         shared_data: What ``${HEADRACE_SHARED_DATA}`` stands for.
+        home: What ``${HEADRACE_HOME}`` stands for: files that were prepared on this machine.
     """
 
-    def __init__(self, origin: FilesOrigin, folder: str, shared_data: Path | None) -> None:
+    def __init__(
+        self, origin: FilesOrigin, folder: str, shared_data: Path | None, home: Path | None = None
+    ) -> None:
         self._origin = origin
         self._folder = folder
-        self._shared_data = shared_data
+        self._places = {SHARED_DATA: shared_data, HOME: home}
         self._ahead: _Ahead | None = None
 
     def read(self, dataset: Dataset, window: Window) -> pl.DataFrame:
@@ -127,14 +131,15 @@ class FilesSource:
         return frames
 
     def _resolve(self, url: str) -> str:
-        if f"${{{SHARED_DATA}}}" in url:
-            if self._shared_data is None:
-                raise SourceError(
-                    f"{url} needs the setting {SHARED_DATA}: set it to the folder of the shared data"
-                )
-            url = url.replace(f"${{{SHARED_DATA}}}", str(self._shared_data))
+        for name, place in self._places.items():
+            if f"${{{name}}}" not in url:
+                continue
+            if place is None:
+                raise SourceError(f"{url} needs the setting {name}: set it to the folder of these files")
+            url = url.replace(f"${{{name}}}", str(place))
         if unknown := re.search(r"\$\{[^}]*\}", url):
-            raise SourceError(f"{url}: {unknown.group()} is unknown, only ${{{SHARED_DATA}}} is replaced")
+            known = " and ".join(f"${{{name}}}" for name in self._places)
+            raise SourceError(f"{url}: {unknown.group()} is unknown, only {known} are replaced")
         if not url.endswith((".parquet", ".csv", ".csv.gz")):
             raise SourceError(f"{url} is neither *.parquet nor *.csv nor *.csv.gz")
         if "://" in url:

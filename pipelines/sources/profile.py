@@ -47,7 +47,7 @@ class TableFile(Frozen):
 
     url: str = Field(
         description="fsspec address or path, *.parquet, *.csv or *.csv.gz, may be a glob; a relative path is taken from the profile's folder, "
-        "and ${HEADRACE_SHARED_DATA} stands for that setting."
+        "and ${HEADRACE_SHARED_DATA} and ${HEADRACE_HOME} stand for those settings."
     )
     columns: dict[str, ColumnFrom] = Field(
         default_factory=dict, description="Ours to theirs; a column not named here has our name."

@@ -27,7 +27,13 @@ def _category(name: str, *allowed: str) -> Column:
 
 
 GAUGE = Column(
-    name="heat", type=ColumnType.FLOAT, role=ColumnRole.GAUGE, unit="°C", minimum=-20, maximum=130, nullable=True
+    name="heat",
+    type=ColumnType.FLOAT,
+    role=ColumnRole.GAUGE,
+    unit="°C",
+    minimum=-20,
+    maximum=130,
+    nullable=True,
 )
 COUNTER = Column(name="resets", type=ColumnType.INTEGER, role=ColumnRole.COUNTER, minimum=0)
 
@@ -38,7 +44,9 @@ def test_the_simulated_source_has_a_sensible_number_of_features() -> None:
     assert [view.name for view in views] == ["telemetry_windows", "events_history", "machines_profile"]
     names = [field.name for field in entity_fields(views)]
     assert len(names) == len(set(names)) == 96
-    assert {"cpu_percent__mean_3h", "error_disk__count_24h", "hours_since_maintenance_disk", "zone"} <= set(names)
+    assert {"cpu_percent__mean_3h", "error_disk__count_24h", "hours_since_maintenance_disk", "zone"} <= set(
+        names
+    )
 
 
 def test_limits_of_a_feature_follow_from_those_of_its_column() -> None:
@@ -85,7 +93,9 @@ def test_events_without_telemetry_of_the_same_entity_have_no_features() -> None:
         ((_category("kind", "5XX: gone!"),), ["log_5xx_gone"]),
     ],
 )
-def test_event_codes_follow_the_values_that_columns_declare(columns: tuple[Column, ...], codes: list[str]) -> None:
+def test_event_codes_follow_the_values_that_columns_declare(
+    columns: tuple[Column, ...], codes: list[str]
+) -> None:
     assert [code.name for code in event_codes(_dataset("log", DatasetKind.EVENTS, *columns))] == codes
 
 

@@ -23,11 +23,15 @@ UTC_TIME = pl.Datetime("us", "UTC")
 # Few distinct minutes: ties, equal label rows and ages of exactly the TTL come up all the time.
 minutes = st.integers(0, 15)
 units = st.sampled_from(["a", "b", "c"])
-feature_rows = st.lists(st.tuples(units, minutes, st.integers(0, 3), st.one_of(st.none(), st.integers(0, 99))))
+feature_rows = st.lists(
+    st.tuples(units, minutes, st.integers(0, 3), st.one_of(st.none(), st.integers(0, 99)))
+)
 label_rows = st.lists(st.tuples(st.sampled_from(["a", "b", "unknown"]), minutes), min_size=1)
 
 
-def _newest(rows: list[tuple[str, int, int, int | None]], unit: str, at: int, ttl: timedelta | None) -> int | None:
+def _newest(
+    rows: list[tuple[str, int, int, int | None]], unit: str, at: int, ttl: timedelta | None
+) -> int | None:
     """Brute force: of the rows that were true by then the newest, of equal ones the one written last."""
     best: tuple[int, int, int] | None = None
     value = None
@@ -46,10 +50,14 @@ def test_each_label_row_gets_what_a_search_of_all_rows_finds(
     ttl: timedelta | None, rows: list[tuple[str, int, int, int | None]], labels: list[tuple[str, int]]
 ) -> None:
     right = pl.LazyFrame(
-        rows, schema={"unit": pl.String, "minute": pl.Int64, "written": pl.Int64, "value": pl.Int64}, orient="row"
+        rows,
+        schema={"unit": pl.String, "minute": pl.Int64, "written": pl.Int64, "value": pl.Int64},
+        orient="row",
     ).with_columns(at=pl.lit(START, UTC_TIME) + pl.duration(minutes="minute"))
     left = pl.DataFrame(labels, schema={"key": pl.String, "minute": pl.Int64}, orient="row").select(
-        pl.int_range(pl.len()).alias("row"), "key", time=pl.lit(START, UTC_TIME) + pl.duration(minutes="minute")
+        pl.int_range(pl.len()).alias("row"),
+        "key",
+        time=pl.lit(START, UTC_TIME) + pl.duration(minutes="minute"),
     )
     joined = point_in_time_join(
         left,
@@ -114,7 +122,9 @@ def feast_store(tmp_path: Path) -> Callable[..., Any]:
 
 def _write(folder: Path, rows: list[tuple[str, int, int, int | None]], mode: str = "append") -> None:
     frame = pl.DataFrame(
-        rows, schema={"unit": pl.String, "minute": pl.Int64, "written": pl.Int64, "value": pl.Int64}, orient="row"
+        rows,
+        schema={"unit": pl.String, "minute": pl.Int64, "written": pl.Int64, "value": pl.Int64},
+        orient="row",
     ).select(
         "unit",
         "value",
@@ -122,19 +132,29 @@ def _write(folder: Path, rows: list[tuple[str, int, int, int | None]], mode: str
         written=pl.lit(START, UTC_TIME) + pl.duration(minutes="written"),
     )
     frame = frame.with_columns(day=pl.col("at").dt.date())
-    frame.write_delta(str(folder / "features" / "readings"), mode=mode, delta_write_options={"partition_by": ["day"]})
+    frame.write_delta(
+        str(folder / "features" / "readings"), mode=mode, delta_write_options={"partition_by": ["day"]}
+    )
 
 
 def _labels(*rows: tuple[str, int]) -> pd.DataFrame:
-    return pd.DataFrame({"unit": [unit for unit, _ in rows], "event_timestamp": [START + at * MINUTE for _, at in rows]})
+    return pd.DataFrame(
+        {"unit": [unit for unit, _ in rows], "event_timestamp": [START + at * MINUTE for _, at in rows]}
+    )
 
 
 @pytest.mark.integration
-def test_through_feast_label_rows_come_back_once_and_in_order(feast_store: Callable[..., Any], tmp_path: Path) -> None:
+def test_through_feast_label_rows_come_back_once_and_in_order(
+    feast_store: Callable[..., Any], tmp_path: Path
+) -> None:
     rows = [("a", 1, 0, 1), ("a", 1, 2, 2), ("a", 1, 1, 3), ("b", 4, 0, None), ("b", 3, 0, 9)]
     _write(tmp_path, rows)
     labels = [("b", 4), ("a", 6), ("a", 6), ("a", 7), ("unknown", 5), ("a", 0), ("b", 3)]
-    found = feast_store().get_historical_features(entity_df=_labels(*labels), features=["readings:value"]).to_arrow()
+    found = (
+        feast_store()
+        .get_historical_features(entity_df=_labels(*labels), features=["readings:value"])
+        .to_arrow()
+    )
     assert found.column("unit").to_pylist() == [unit for unit, _ in labels]
     assert found.column("value").to_pylist() == [_newest(rows, unit, at, TTL) for unit, at in labels]
     assert found.column("value").to_pylist() == [None, 2, 2, None, None, None, 9]
@@ -170,7 +190,9 @@ def test_feasts_own_materialize_takes_the_newest_row_of_each_entity(
     _write(tmp_path, [("a", 1, 0, 1), ("a", 3, 0, 2), ("a", 3, 1, 3), ("a", 9, 0, 4), ("b", 2, 0, 7)])
     store = feast_store()
     store.materialize(START, START + 5 * MINUTE)
-    answer = store.get_online_features(features=["readings:value"], entity_rows=[{"unit": "a"}, {"unit": "b"}])
+    answer = store.get_online_features(
+        features=["readings:value"], entity_rows=[{"unit": "a"}, {"unit": "b"}]
+    )
     assert answer.to_dict()["value"] == [3, 7]
 
 

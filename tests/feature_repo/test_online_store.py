@@ -55,14 +55,19 @@ class Store:
     def write(self, *rows: tuple[str, timedelta, int], store: Any = None) -> None:
         from feast.protos.feast.types.Value_pb2 import Value
 
-        data = [(_key(unit), {"value": Value(int64_val=value)}, START + after, None) for unit, after, value in rows]
+        data = [
+            (_key(unit), {"value": Value(int64_val=value)}, START + after, None)
+            for unit, after, value in rows
+        ]
         (store or self.store).online_write_batch(self.config, self.view, data, None)
 
     def read(self, *units: str) -> list[tuple[datetime | None, int | None]]:
         rows = self.store.online_read(self.config, self.view, [_key(unit) for unit in units], ["value"])
         # Of an unknown entity SQLite says None, Redis gives an empty value.
         return [
-            (moment, values["value"].int64_val) if values and values["value"].WhichOneof("val") else (None, None)
+            (moment, values["value"].int64_val)
+            if values and values["value"].WhichOneof("val")
+            else (None, None)
             for moment, values in rows
         ]
 
@@ -136,7 +141,9 @@ def test_an_unknown_entity_is_nothing_and_order_is_kept(store: Store, unit: Call
     assert found == [7, None, 7, *reversed(range(1200))]
 
 
-def test_a_second_process_sees_and_respects_what_the_first_wrote(store: Store, unit: Callable[[], str]) -> None:
+def test_a_second_process_sees_and_respects_what_the_first_wrote(
+    store: Store, unit: Callable[[], str]
+) -> None:
     name = unit()
     other = store.opened()
     store.write((name, timedelta(hours=2), 2))

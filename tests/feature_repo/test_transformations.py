@@ -251,7 +251,10 @@ def test_of_inventory_rows_of_equal_time_the_one_that_arrived_last_counts() -> N
         {"unit": "a", "seen_at": START, "model": "new", "cores": 2},
     ]
     found = inventory_features(_frame(rows, MACHINES), MACHINES).collect()
-    assert found.select("event_time", "model", "cores").rows() == [(START, "new", 2), (START + HOUR, "later", 3)]
+    assert found.select("event_time", "model", "cores").rows() == [
+        (START, "new", 2),
+        (START + HOUR, "later", 3),
+    ]
 
 
 def test_elapsed_hours_grow_with_the_time_of_asking() -> None:

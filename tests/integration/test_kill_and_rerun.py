@@ -22,7 +22,7 @@ from tests.killing import COMMITS, killed_at_call
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-WINDOW = Window.parse("2026-03-02", "2026-03-22")
+WINDOW = Window.parse("2026-03-02", "2026-03-30")
 DATASETS = ("telemetry", "events", "machines")
 OBJECTS = ("pipelines.adapters.lake:Lake.write_object",)
 TRIALS = ("models.failure.build:FailureBuilder.fit", "mlflow:MlflowClient.set_terminated")
@@ -41,6 +41,7 @@ class Home:
         self.profile = folder / "fleet.yaml"
         fleet = yaml.safe_load((BUNDLED / "simulated.yaml").read_text("utf-8"))
         fleet |= {"name": name, "origin": {"kind": "simulated", "machines": 30, "seed": 3}}
+        fleet["models"] = {"failure": {"split": {"valid_share": 0.3, "holdout_share": 0.3}}}
         self.profile.write_text(yaml.safe_dump(fleet))
         self.name = name
         self.source = str(self.profile)

@@ -141,10 +141,22 @@ def test_rows_computed_beside_an_old_version_give_way_to_newer_ones(lake: Lake) 
     lake.replace(TABLE, _rows(2), where="day = '2026-01-01'", work=["newer"], version=before)
     with pytest.raises(LakeConflictError, match="compute them anew"):
         lake.replace(TABLE, _rows(1), where="day = '2026-01-01'", work=["older"], version=before)
-    other_day = lake.replace(TABLE, _rows(3, day=3), where="day = '2026-01-03'", work=["apart"], version=before)
+    other_day = lake.replace(
+        TABLE, _rows(3, day=3), where="day = '2026-01-03'", work=["apart"], version=before
+    )
     assert other_day.rows_added == 1
     assert _values(lake) == [2, 3]
     assert lake.done(TABLE, ["newer", "older", "apart"]) == {"newer", "apart"}
+
+
+@pytest.mark.parametrize("folder", ["my data", "ü100%", "a#b", "100%25"])
+def test_a_lake_may_lie_in_a_folder_of_any_name(tmp_path: Path, folder: str) -> None:
+    lake = Lake(str(tmp_path / folder))
+    lake.append(TABLE, _rows(1), work=["a"], partition_by="day")
+    lake.replace(TABLE, _rows(2), where="day = '2026-01-01'")
+    assert _values(lake) == [2]
+    assert lake.read_object(lake.write_object("snapshots/x.bin", b"x")) == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 def test_creating_twice_keeps_the_rows(lake: Lake) -> None:
@@ -213,7 +225,8 @@ def test_two_processes_doing_the_same_work_do_it_once(tmp_path: Path) -> None:
     barrier = context.Barrier(2)
     names = [f"slice {number}" for number in range(6)]
     workers = [
-        context.Process(target=_append_in_process, args=(str(tmp_path), barrier.wait, names, 1)) for _ in range(2)
+        context.Process(target=_append_in_process, args=(str(tmp_path), barrier.wait, names, 1))
+        for _ in range(2)
     ]
     for worker in workers:
         worker.start()

@@ -1,0 +1,317 @@
+"""The features stage: whatever the order of rows, runs and kills, the tables are those of one straight run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feature_repo.definitions import feature_views
+from pipelines.adapters.feature_store import FeatureStore
+from pipelines.adapters.lake import Lake
+from pipelines.errors import WindowError
+from pipelines.features import job
+from pipelines.features.job import FeatureTable
+from pipelines.references import Layer, TableRef, Window
+from pipelines.settings import Settings, load_settings
+from pipelines.sources.profile import load_profile
+
+Row = dict[str, Any]
+PutClean = Callable[[Settings, str, list[Row]], None]
+Tables = dict[str, pl.DataFrame]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+DAYS = 6
+WHOLE = Window(start=START, end=START + DAYS * DAY)
+
+
+def _readings(step: timedelta = timedelta(minutes=50)) -> list[Row]:
+    moments = [START + number * step for number in range(1, int(DAYS * DAY / step))]
+    return [
+        {"unit": unit, "seen_at": moment, "heat": float(number % 7) + shift, "resets": number % 11}
+        for shift, unit in enumerate(("a", "b"))
+        for number, moment in enumerate(moments)
+    ]
+
+
+LOG = [
+    {"unit": "a", "seen_at": START + timedelta(hours=hours), "kind": kind}
+    for hours, kind in ((5, "error"), (30, "failure"), (31, "error"), (100, "error"))
+]
+UNITS = [
+    {"unit": unit, "seen_at": START + timedelta(hours=1), "model": "m1", "cores": 4} for unit in ("a", "b")
+]
+
+
+def _update(source: str, settings: Settings, window: Window) -> dict[str, TableRef]:
+    """The stage without Feast."""
+    profile = load_profile(source)
+    views = feature_views(profile.datasets, profile.features)
+    return {
+        view.name: FeatureTable(view, profile, Lake.of(settings)).bring_up_to_date(window) for view in views
+    }
+
+
+def _tables(source: str, settings: Settings) -> Tables:
+    profile = load_profile(source)
+    lake = Lake.of(settings)
+    return {
+        view.name: lake.scan(profile.table(Layer.FEATURES, view.name)).collect().sort("unit", "event_time")
+        for view in feature_views(profile.datasets, profile.features)
+    }
+
+
+def _assert_equal(found: Tables, expected: Tables) -> None:
+    for name, table in expected.items():
+        assert found[name].equals(table), name
+        assert not table.select("unit", "event_time").is_duplicated().any(), name
+
+
+@pytest.fixture
+def filled(settings: Settings, put_clean: PutClean) -> Settings:
+    put_clean(settings, "readings", _readings())
+    put_clean(settings, "log", LOG)
+    put_clean(settings, "units", UNITS)
+    return settings
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, small_source: str, put_clean: PutClean) -> Tables:
+    """The tables of one run over the same rows."""
+    elsewhere = load_settings({}, home=tmp_path / "undisturbed")
+    put_clean(elsewhere, "readings", _readings())
+    put_clean(elsewhere, "log", LOG)
+    put_clean(elsewhere, "units", UNITS)
+    _update(small_source, elsewhere, WHOLE)
+    return _tables(small_source, elsewhere)
+
+
+def test_day_by_day_gives_what_one_run_gives(
+    small_source: str, filled: Settings, undisturbed: Tables
+) -> None:
+    for piece in WHOLE.slices(DAY):
+        _update(small_source, filled, piece)
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
+def test_days_in_any_order_give_what_one_run_gives(
+    small_source: str, filled: Settings, undisturbed: Tables
+) -> None:
+    for piece in reversed(list(WHOLE.slices(DAY))):
+        _update(small_source, filled, piece)
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
+def test_a_rerun_adds_no_rows_and_no_version(small_source: str, filled: Settings) -> None:
+    first = _update(small_source, filled, WHOLE)
+    again = _update(small_source, filled, WHOLE)
+    assert all(ref.rows_added > 0 for ref in first.values())
+    assert {name: ref.version for name, ref in again.items()} == {
+        name: ref.version for name, ref in first.items()
+    }
+    assert all(ref.rows_added == 0 for ref in again.values())
+
+
+def test_slices_enter_the_table_with_the_rows(small_source: str, filled: Settings) -> None:
+    _update(small_source, filled, Window(start=START, end=START + DAY))
+    lake = Lake.of(filled)
+    names = [
+        f"features:{dataset}:{(START + DAY * day).isoformat()}"
+        for dataset in ("readings", "log")
+        for day in (0, 1)
+    ]
+    assert lake.done("features/small/log_history", names) == {names[0], names[2]}
+    assert lake.done("features/small/readings_windows", names) == {names[0]}
+
+
+def test_few_rows_per_commit_give_the_same_tables(
+    small_source: str, filled: Settings, undisturbed: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "ROWS_PER_COMMIT", 40)
+    refs = _update(small_source, filled, WHOLE)
+    assert refs["readings_windows"].version > DAYS - 1
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
+def test_sources_without_any_clean_row_make_empty_tables(
+    small_source: str, settings: Settings, put_clean: PutClean
+) -> None:
+    put_clean(settings, "readings", _readings())
+    _update(small_source, settings, WHOLE)
+    tables = _tables(small_source, settings)
+    assert tables["units_profile"].height == 0
+    history = tables["log_history"]
+    assert history.height == tables["readings_windows"].height > 0
+    assert history["error__count_6h"].unique().to_list() == [0]
+    assert history["error_last_at"].null_count() == history.height
+
+
+def test_a_window_of_part_slices_is_refused(small_source: str, filled: Settings) -> None:
+    with pytest.raises(WindowError, match="whole slices"):
+        _update(small_source, filled, Window(start=START, end=START + timedelta(hours=30)))
+
+
+# A row with the day on which it arrives: at once, or up to three days late.
+arrivals = st.integers(0, 3).map(lambda late: late * DAY)
+moments = st.integers(1, 3 * 24 * 3 - 1).map(lambda number: START + number * timedelta(minutes=20))
+random_readings = st.lists(
+    st.tuples(st.sampled_from("ab"), moments, st.one_of(st.none(), st.floats(-50, 200)), arrivals),
+    max_size=40,
+    unique_by=lambda row: row[:2],
+)
+random_log = st.lists(
+    st.tuples(st.sampled_from("ab"), moments, st.sampled_from(["error", "failure"]), arrivals),
+    max_size=15,
+    unique_by=lambda row: row[:3],
+)
+
+
+@given(readings=random_readings, log=random_log, order=st.permutations(range(DAYS)))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_late_rows_are_picked_up_in_whatever_order_slices_come(
+    small_source: str, put_clean: PutClean, readings: list[Any], log: list[Any], order: list[int]
+) -> None:
+    """Each slice is put into clean and run before the next; at the end all is as if it had come at once."""
+    rows = {
+        "readings": [
+            {"unit": unit, "seen_at": at, "heat": heat, "resets": 1, "arrived": at + late}
+            for unit, at, heat, late in readings
+        ],
+        "log": [
+            {"unit": unit, "seen_at": at, "kind": kind, "arrived": at + late} for unit, at, kind, late in log
+        ],
+    }
+    pieces = list(WHOLE.slices(DAY))
+    with tempfile.TemporaryDirectory() as folder:
+        by_slice = load_settings({}, home=Path(folder) / "by slice")
+        at_once = load_settings({}, home=Path(folder) / "at once")
+        for piece in (pieces[number] for number in order):
+            for dataset, all_rows in rows.items():
+                put_clean(
+                    by_slice, dataset, [row for row in all_rows if piece.start <= row["arrived"] < piece.end]
+                )
+            _update(small_source, by_slice, piece)
+        for dataset, all_rows in rows.items():
+            put_clean(at_once, dataset, all_rows)
+        _update(small_source, at_once, WHOLE)
+        _assert_equal(_tables(small_source, by_slice), _tables(small_source, at_once))
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process: nothing of the job may catch it."""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("door", "call"),
+    [
+        *((("lake", name), number) for name in ("create", "replace") for number in (1, 2, 3)),
+        (("store", "apply"), 1),
+        (("store", "publish"), 1),
+    ],
+)
+def test_killed_around_any_write_a_rerun_completes_the_tables(
+    small_source: str,
+    filled: Settings,
+    undisturbed: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    door: tuple[str, str],
+    call: int,
+    when: str,
+) -> None:
+    owner: Any = {"lake": Lake, "store": FeatureStore}[door[0]]
+    real, calls = getattr(owner, door[1]), 0
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            raise KilledError
+        result = real(*args, **kwargs)
+        if calls == call:
+            raise KilledError
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(owner, door[1], killed)
+        job.run(small_source, WHOLE, filled)
+    ref = job.run(small_source, WHOLE, filled)
+    _assert_equal(_tables(small_source, filled), undisturbed)
+    assert ref.online_rows == 6  # two units in three views
+    online = FeatureStore(load_profile(small_source), filled).online(["a", "b"], WHOLE.end)
+    assert all(row is not None and row["heat__mean_6h"] is not None for row in online)
+
+
+_RUN = """
+import sys
+from pipelines.features import job
+from pipelines.references import Window
+from pipelines.settings import load_settings
+job.ROWS_PER_COMMIT = 40
+print("started", flush=True)
+job.run(sys.argv[1], Window.parse(sys.argv[3], sys.argv[4]), load_settings({}, home=sys.argv[2]))
+"""
+
+
+@pytest.mark.integration
+def test_a_process_killed_again_and_again_leaves_nothing_lost_or_doubled(
+    small_source: str, filled: Settings, undisturbed: Tables
+) -> None:
+    command = [sys.executable, "-c", _RUN, small_source, str(filled.home), str(WHOLE.start), str(WHOLE.end)]
+    for seconds in (0.6, 0.9, 1.2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(job.__file__).parents[2])
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    job.run(small_source, WHOLE, filled)
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
+def test_two_writers_of_overlapping_days_end_with_the_tables_of_one(
+    small_source: str, filled: Settings, undisturbed: Tables
+) -> None:
+    """Neighbouring days touch each other's rows: whoever comes second has to compute anew."""
+    pieces = list(WHOLE.slices(DAY))
+    windows = [pieces[0::2], pieces[1::2], pieces]
+    errors: list[BaseException] = []
+    start = threading.Barrier(len(windows))
+
+    def work(mine: list[Window]) -> None:
+        try:
+            start.wait()
+            for window in mine:
+                _update(small_source, filled, window)
+        except BaseException as error:  # noqa: BLE001 - told to the test below
+            errors.append(error)
+
+    writers = [threading.Thread(target=work, args=(mine,)) for mine in windows]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert errors == []
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
+def test_the_job_module_imports_nothing_heavy() -> None:
+    code = "import pipelines.features.job, sys; print({'polars', 'feast', 'pandas', 'deltalake'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert done.stdout.strip() == "set()"
