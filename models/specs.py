@@ -22,12 +22,20 @@ class Label(Frozen):
 class Split(Frozen):
     """How observations are parted. Parts never share time within one label horizon of a cut."""
 
-    by: Literal["time", "entity_and_time"] = Field(
-        "time", description="entity_and_time: the holdout also has entities that no other part has."
+    by: Literal["time", "entity", "entity_and_time"] = Field(
+        "time",
+        description="entity_and_time: the holdout also has entities that no other part has. entity: parts share no "
+        "entity, and all have the whole time; to compare with published figures, not to prove a model for production.",
     )
-    valid_share: float = Field(0.15, gt=0, lt=1, description="Share of the window's time.")
-    holdout_share: float = Field(0.25, gt=0, lt=1, description="Share of the window's time, the newest.")
-    holdout_entities_share: float = Field(0.25, gt=0, lt=1, description="Only for entity_and_time.")
+    valid_share: float = Field(
+        0.15, gt=0, lt=1, description="Share of the window's time; by entity, of the entities."
+    )
+    holdout_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of the window's time, the newest; unused by entity."
+    )
+    holdout_entities_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of the entities; unused by time."
+    )
     negatives_kept: float = Field(
         1.0, gt=0, le=1, description="Share of negative observations kept; the rest is in the weights."
     )

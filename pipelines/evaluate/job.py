@@ -56,9 +56,10 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
         champion_scores = _score(_load(registry, champion), holdout, f"version {champion.version}")
 
     verdict = steps.evaluate(holdout, scores, baselines, champion_scores, thresholds, manifest.seed)
-    figures = {model.name: steps.metrics(holdout, model, thresholds) for model in (scores, *baselines[1:])}
-    if champion_scores is not None:
-        figures["champion"] = steps.metrics(holdout, champion_scores, thresholds)
+    judged = [scores, *([champion_scores] if champion_scores else []), *baselines]
+    figures = {model.name: steps.metrics(holdout, model, thresholds) for model in judged}
+    for baseline in baselines:  # their scores rank, but are no probabilities
+        del figures[baseline.name]["calibration_error"]
     figures["candidate"] |= steps.alarm_metrics(
         holdout, scores.probability, predictor.manifest.alarm_threshold
     )

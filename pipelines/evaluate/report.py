@@ -5,7 +5,9 @@ from __future__ import annotations
 from pipelines.evaluate.checks import Verdict
 from pipelines.references import CandidateRef, Outcome
 
-_MARK = {Outcome.PASS: "✅ pass", Outcome.FAIL: "❌ fail", Outcome.INSUFFICIENT: "❔ insufficient evidence"}
+
+def _word(outcome: Outcome) -> str:
+    return outcome.value if outcome is Outcome.PASS else f"**{outcome.value}**"
 
 
 def markdown(
@@ -18,7 +20,7 @@ def markdown(
     """
     snapshot = candidate.snapshot
     lines = [
-        f"# {candidate.registered_name} version {candidate.version}: {_MARK[verdict.outcome]}",
+        f"# {candidate.registered_name} version {candidate.version}: {verdict.outcome.value}",
         "",
         f"Champion now serving: {f'version {champion}' if champion else 'none'}. "
         f"Holdout: {snapshot.rows['holdout']} rows, {snapshot.positives['holdout']} positive, "
@@ -31,7 +33,7 @@ def markdown(
         interval = f"{check.interval[0]:.4f} … {check.interval[1]:.4f}" if check.interval else ""
         figure = "none" if check.figure is None else f"{check.figure:.4f}".rstrip("0").rstrip(".")
         lines.append(
-            f"| {check.name} | {_MARK[check.outcome]} | {figure} | {interval} | {check.wanted} | {check.n} |"
+            f"| {check.name} | {_word(check.outcome)} | {figure} | {interval} | {check.wanted} | {check.n} |"
         )
     names = list(dict.fromkeys(metric for values in figures.values() for metric in values))
     lines += ["", "| on the holdout | " + " | ".join(figures) + " |", "|---" + "|---:" * len(figures) + "|"]

@@ -104,8 +104,18 @@ def assign_parts(
     """Add ``part``; rows whose horizon reaches over a cut belong to none and are dropped.
 
     With ``entity_and_time`` a seeded share of the entities has its newest time in the holdout and
-    its older time nowhere; the others are never in the holdout.
+    its older time nowhere; the others are never in the holdout. With ``entity`` there are no cuts:
+    each entity has its whole time in the part that the seed gives it.
     """
+    share = _share(pl.col(entity), seed)
+    if split.by == "entity":
+        return observations.with_columns(
+            part=pl.when(share < split.holdout_entities_share)
+            .then(pl.lit("holdout"))
+            .when(share < split.holdout_entities_share + split.valid_share)
+            .then(pl.lit("valid"))
+            .otherwise(pl.lit("train"))
+        )
     time, ends = pl.col("event_time"), pl.col("event_time") + horizon
     part = (
         pl.when(ends <= cuts.valid_from)
@@ -118,8 +128,7 @@ def assign_parts(
     parted = observations.with_columns(part=part).filter(pl.col("part").is_not_null())
     if split.by == "time":
         return parted
-    held_out = _share(pl.col(entity), seed) < split.holdout_entities_share
-    return parted.filter(held_out == (pl.col("part") == "holdout"))
+    return parted.filter((share < split.holdout_entities_share) == (pl.col("part") == "holdout"))
 
 
 def thin_negatives(observations: pl.DataFrame, entity: str, kept: float, seed: int) -> pl.DataFrame:

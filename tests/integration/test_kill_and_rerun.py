@@ -53,9 +53,19 @@ class Home:
 
     def counts(self):
         lake = Lake.of(self.settings)
-        tables = [f"{layer}/{self.name}/{dataset}" for layer in ("raw", "clean", "quarantine") for dataset in DATASETS]
-        tables += [f"features/{self.name}/{path.name}" for path in (Path(self.settings.lake) / "features" / self.name).iterdir()]
-        return {table.replace(self.name, "*"): lake.scan(table).select("machine_id").collect().height for table in tables}
+        tables = [
+            f"{layer}/{self.name}/{dataset}"
+            for layer in ("raw", "clean", "quarantine")
+            for dataset in DATASETS
+        ]
+        tables += [
+            f"features/{self.name}/{path.name}"
+            for path in (Path(self.settings.lake) / "features" / self.name).iterdir()
+        ]
+        return {
+            table.replace(self.name, "*"): lake.scan(table).select("machine_id").collect().height
+            for table in tables
+        }
 
     def versions(self):
         return [version.version for version in Registry(self.settings.tracking).versions(self.registered)]

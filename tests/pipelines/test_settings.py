@@ -70,4 +70,6 @@ def test_a_line_that_is_no_setting_is_refused_with_its_number(tmp_path):
 
 
 def test_secrets_do_not_show(tmp_path):
-    assert "hunter2" not in repr(load(tmp_path, HEADRACE_S3_ACCESS_KEY_ID="k", HEADRACE_S3_SECRET_ACCESS_KEY="hunter2"))
+    assert "hunter2" not in repr(
+        load(tmp_path, HEADRACE_S3_ACCESS_KEY_ID="k", HEADRACE_S3_SECRET_ACCESS_KEY="hunter2")
+    )

@@ -82,11 +82,12 @@ def deliver(table: Table, habits: Habits, name: str, randomness: Randomness) -> 
     def drawn(stream: str, rows: Ints) -> Floats:
         return randomness.uniform(f"{stream}/{name}", *(values[rows] for values in table.identity))
 
-    columns = {column: values.copy() for column, values in table.columns.items()}
-    arrival = columns["event_time"] + (0 if table.delay is None else table.delay)
+    columns: dict[str, Floats | Ints] = {column: values.copy() for column, values in table.columns.items()}
+    times = table.columns["event_time"].astype(np.int64)
+    arrival = times + (0 if table.delay is None else table.delay)
     # From five minutes to nearly two days, each order of magnitude as likely as the next.
     held = STEP * (LONGEST_DELAY / STEP) ** drawn("delay", late)
-    arrival[late] = np.maximum(arrival[late], columns["event_time"][late] + held.astype(np.int64))
+    arrival[late] = np.maximum(arrival[late], times[late] + held.astype(np.int64))
     for column, rows in _by_choice(table.numbers, drawn("incomplete", incomplete), incomplete):
         columns[column][rows] = np.nan
 
@@ -100,7 +101,8 @@ def deliver(table: Table, habits: Habits, name: str, randomness: Randomness) -> 
             case "value":
                 columns[fault.column][rows] = fault.value
             case "future":
-                columns["event_time"][rows] += ((1 + drawn("future", rows) * 400).astype(np.int64)) * DAY
+                # A clock that is months ahead: beyond the end of any window that one trains on.
+                columns["event_time"][rows] += (100 + 300 * drawn("future", rows)).astype(np.int64) * DAY
             case "no_entity":
                 columns[table.entity][rows] = -1
             case "conflict":

@@ -355,7 +355,8 @@ class Telemetry:
     def _when_stuck(self, place: int, regime: StuckSensor) -> Floats:
         """What the sensors showed at the first sample of the regime, shape (machines,)."""
         if place not in self._stuck:
-            first = int(-(-regime.start.timestamp() // STEP)) * STEP
+            begin = max(regime.start.timestamp(), self._fleet.start or -np.inf)
+            first = int(np.ceil(begin / STEP)) * STEP
             day = first // DAY
             times = day * DAY + STEP * np.arange(SAMPLES)
             shown = self._shown(self._truth(times, self.schedule.around(day)), times, place)
@@ -373,7 +374,7 @@ def _possible(name: str, values: Floats) -> Floats:
 def _signs(incidents: Incidents, machines: int, times: Ints, courses: list[Course]) -> Floats:
     """Strength of the signs of each cause, shape (causes, machines, times)."""
     signs = np.zeros((len(Cause), machines, len(times)))
-    for index in np.flatnonzero(np.isin(incidents.course, courses)):
+    for index in np.flatnonzero(np.isin(incidents.course, courses)).tolist():
         signs[incidents.cause[index], incidents.machine[index]] += incidents.signs(index, times)
     return signs
 

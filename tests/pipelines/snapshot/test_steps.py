@@ -75,6 +75,19 @@ def test_no_part_reaches_into_the_next(by):
         assert machines["holdout"] | machines["train"] == set(observations["machine_id"])
 
 
+def test_split_by_entity_gives_each_machine_whole_to_one_part():
+    split = Split(by="entity", valid_share=0.2, holdout_entities_share=0.3)
+    observations = hourly(machines=200)
+    parted = steps.assign_parts(
+        observations, "machine_id", split, steps.cut_times(observations, split), DAY, seed=3
+    )
+    assert parted.drop("part").equals(observations)
+    assert parted.group_by("machine_id").agg(pl.col("part").n_unique())["part"].max() == 1
+    machines = dict(parted.group_by("part").agg(pl.col("machine_id").n_unique()).iter_rows())
+    assert machines["holdout"] == pytest.approx(60, abs=20)
+    assert machines["valid"] == pytest.approx(40, abs=20)
+
+
 def test_thinning_keeps_positives_and_the_weighted_count():
     labelled = hourly(machines=50).with_columns(label=(pl.int_range(pl.len()) % 100 == 0).cast(pl.Int8))
     thinned = steps.thin_negatives(labelled, "machine_id", 0.2, seed=5)
