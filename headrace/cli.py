@@ -152,6 +152,26 @@ def train(
 
 
 @app.command()
+def reload(
+    dataset: Annotated[str, typer.Argument(help="A data set of the source, as 'telemetry'.")],
+    window_start: Moment,
+    window_end: Moment,
+    source: Annotated[str | None, typer.Option(help="A source profile's name or path.")] = None,
+) -> None:
+    """Read a window of a data set again, after validation stopped its batch and the source was mended."""
+    from headrace.display import output
+    from pipelines.references import Window
+    from pipelines.validate import reload as again
+
+    current = _settings()
+    window = Window.parse(window_start, window_end)
+    found = again.run(source or current.source, dataset, window, current)
+    output().print(
+        f"{found.raw.table} holds {found.raw.rows_added} rows of {window} now: run validate again."
+    )
+
+
+@app.command()
 def promote(model: RegisteredName, version: str, reason: Reason) -> None:
     """Put a version into production on your word."""
     from pipelines.promote.job import promote_by_hand

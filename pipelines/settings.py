@@ -71,7 +71,6 @@ class Settings(BaseSettings):
 
     bind_host: str = Field("127.0.0.1", description="Address that the pages and the server listen on.")
     airflow_port: int = Field(8080, ge=1, le=65535)
-    airflow_log_port: int = Field(8793, ge=1, le=65535, description="Where tasks' live logs are served.")
     mlflow_port: int = Field(5000, ge=1, le=65535)
     serving_port: int = Field(8000, ge=1, le=65535)
     serving_url: str = Field("", description="The server. Default: the one that `headrace up` starts.")

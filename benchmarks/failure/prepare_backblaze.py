@@ -123,7 +123,9 @@ def _machines(drives: pl.DataFrame) -> pl.DataFrame:
 def write(data: Path, home: Path) -> Path:
     """Prepare the files below ``data/backblaze_drives`` and write them where the profile reads them."""
     source, folder = data / "backblaze_drives", home / "prepared" / "backblaze_drives"
-    tables = prepare(pl.read_parquet(source / "intervals.parquet"), pl.read_parquet(source / "drives.parquet"))
+    tables = prepare(
+        pl.read_parquet(source / "intervals.parquet"), pl.read_parquet(source / "drives.parquet")
+    )
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in vars(tables).items():
         table.write_parquet(folder / f"{name}.parquet", compression="zstd")
@@ -132,7 +134,9 @@ def write(data: Path, home: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder that holds backblaze_drives/; default HEADRACE_SHARED_DATA")
+    parser.add_argument(
+        "--data", type=Path, help="folder that holds backblaze_drives/; default HEADRACE_SHARED_DATA"
+    )
     given = parser.parse_args().data
     settings = load_settings(**({"shared_data": given} if given else {}))
     if settings.shared_data is None:

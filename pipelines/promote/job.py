@@ -58,9 +58,7 @@ def run(verdict: VerdictRef, actor: str, settings: Settings) -> PromotionRef:
         verdict.outcome.value,
         verdict.report_url,
     )
-    return _state(
-        registry, name, moved=moved, reason=decision.reason if moved else "already in production"
-    )
+    return _state(registry, name, moved=moved, reason=decision.reason if moved else "already in production")
 
 
 def promote_by_hand(name: str, version: str, who: str, reason: str, settings: Settings) -> PromotionRef:

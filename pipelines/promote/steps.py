@@ -38,5 +38,7 @@ def decide(verdict: VerdictRef, serving: str | None, rolled_back: str | None) ->
             f"{verdict.champion}, but {serving} serves now: evaluate again (clear the task 'evaluate'), so that the "
             "comparison is with what serves"
         )
-    beaten = f"not worse than champion {verdict.champion}" if verdict.champion else "no champion to compare with"
+    beaten = (
+        f"not worse than champion {verdict.champion}" if verdict.champion else "no champion to compare with"
+    )
     return Decision(True, f"the gate was passed ({len(verdict.reasons)} checks; {beaten})")

@@ -81,7 +81,7 @@ class Tally:
         lines.append(f"Data Docs: {docs_url}")
         lines.append(
             "What to do (docs/data-quality.md, 'A batch was stopped'): if the source sent what it should not, mend it "
-            "and read the window again with pipelines.validate.reload; if these rows are as they should be, change the "
+            "and read the window again (headrace reload); if these rows are as they should be, change the "
             f"columns or limits of {self._dataset.name} in the source's profile. Then run this step again."
         )
         return "\n".join(lines)

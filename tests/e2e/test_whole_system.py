@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
-PORTS = ("AIRFLOW", "AIRFLOW_LOG", "MLFLOW", "SERVING")
+PORTS = ("AIRFLOW", "MLFLOW", "SERVING")
 
 
 class System:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -131,7 +132,7 @@ def _expected_telemetry(rows: list[Row], grid: FeatureGrid) -> list[Row]:
 def _increase(values: list[int]) -> int | None:
     if not values:
         return None
-    steps = zip(values, values[1:], strict=False)
+    steps = pairwise(values)
     return sum(after - before if after >= before else after for before, after in steps)
 
 

@@ -179,6 +179,7 @@ random_log = st.lists(
 )
 
 
+@pytest.mark.integration
 @given(readings=random_readings, log=random_log, order=st.permutations(range(DAYS)))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_late_rows_are_picked_up_in_whatever_order_slices_come(
@@ -246,9 +247,10 @@ def test_killed_around_any_write_a_rerun_completes_the_tables(
             raise KilledError
         return result
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr(owner, door[1], killed)
-        job.run(small_source, WHOLE, filled)
+        with pytest.raises(KilledError):
+            job.run(small_source, WHOLE, filled)
     ref = job.run(small_source, WHOLE, filled)
     _assert_equal(_tables(small_source, filled), undisturbed)
     assert ref.online_rows == 6  # two units in three views

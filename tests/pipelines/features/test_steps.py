@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -45,9 +46,7 @@ def test_a_row_touches_its_own_day_where_feature_rows_stand_at_rows() -> None:
 def test_spans_hold_exactly_the_days(days: set[date]) -> None:
     found = spans(days)
     assert {day for first, last in found for day in _between(first, last)} == days
-    assert all(
-        after[0] - before[1] > timedelta(days=1) for before, after in zip(found, found[1:], strict=False)
-    )
+    assert all(after[0] - before[1] > timedelta(days=1) for before, after in pairwise(found))
 
 
 def test_spans_are_joined_over_small_gaps() -> None:
