@@ -7,30 +7,21 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
 
-from pipelines.errors import (
-    ArtifactError,
-    DataValidationError,
-    EvaluationError,
-    PromotionError,
-    SettingsError,
-    SnapshotError,
-    SourceError,
-    TrainingError,
-    WindowError,
-)
+from pipelines import errors
 
 # Errors that a second try cannot mend stop the run at once; anything else (a server that restarts,
 # a disk that is full for a moment) is tried again.
 _FINAL = (
-    ArtifactError,
-    DataValidationError,
-    EvaluationError,
-    PromotionError,
-    SettingsError,
-    SnapshotError,
-    SourceError,
-    TrainingError,
-    WindowError,
+    errors.ArtifactError,
+    errors.DataValidationError,
+    errors.EvaluationError,
+    errors.FeatureError,
+    errors.PromotionError,
+    errors.SettingsError,
+    errors.SnapshotError,
+    errors.SourceError,
+    errors.TrainingError,
+    errors.WindowError,
 )
 RETRIES = ExceptionRetryPolicy(
     rules=[RetryRule(exception=error, action=RetryAction.FAIL) for error in _FINAL]

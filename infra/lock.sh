@@ -2,7 +2,7 @@
 # Compiles the lock files with hashes and without addresses. Usage: lock.sh UV
 set -euo pipefail
 uv=$1
-compile() { "$uv" pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet "$@"; }
+compile() { "$uv" pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@"; }
 compile pyproject.toml --extra serving --extra pipeline --extra orchestration --extra dev -o requirements-dev.lock
 compile pyproject.toml --extra serving --extra pipeline --extra orchestration -c requirements-dev.lock -o requirements.lock
 compile pyproject.toml --extra serving -c requirements-dev.lock -o requirements-serving.lock
