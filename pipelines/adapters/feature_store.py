@@ -229,10 +229,11 @@ class FeatureStore:
         from feature_repo.offline_store import DeltaOfflineStore
 
         store = self._store
+        feature_view = store.get_feature_view(view.name)
         newest = pl.DataFrame(
             DeltaOfflineStore.pull_latest_from_table_or_query(
                 config=store.config,
-                data_source=store.get_feature_view(view.name).batch_source,
+                data_source=feature_view.batch_source,
                 join_key_columns=[view.entity],
                 feature_name_columns=[column.name for column in view.stored],
                 timestamp_field=EVENT_TIME,
@@ -244,7 +245,9 @@ class FeatureStore:
         for part in newest.iter_slices(_ROWS_PER_WRITE):
             # One chunk: Feast writes the first chunk of a frame and forgets the others.
             frame = part.rechunk().to_pandas(use_pyarrow_extension_array=True)
-            store.write_to_online_store(view.name, frame)
+            # By the provider: write_to_online_store silently drops rows of which all values are
+            # missing, and older values would go on being served.
+            store.provider.ingest_df(feature_view, frame)
         return newest.height
 
     def _stored_online(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
-import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -29,33 +27,6 @@ def _rows(*values: int, day: int = 1) -> pl.DataFrame:
 
 def _values(lake: Lake, version: int | None = None) -> list[int]:
     return sorted(lake.scan(TABLE, version).collect()["value"].to_list())
-
-
-# In a process of its own: deltalake holds Python's lock while it waits for an answer, so a server
-# in one of this process's threads could never give it.
-_SERVE_S3 = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE_S3],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    process.communicate()  # the end of its input is its sign to stop
-    assert process.wait(30) == 0
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])

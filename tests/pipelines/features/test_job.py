@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.definitions import feature_views
+from feature_repo.transformations import UTC_TIME
 from pipelines.adapters.feature_store import FeatureStore
 from pipelines.adapters.lake import Lake
+from pipelines.adapters.object_store import ensure_bucket
 from pipelines.errors import WindowError
 from pipelines.features import job
 from pipelines.features.job import FeatureTable
@@ -209,6 +212,33 @@ def test_late_rows_are_picked_up_in_whatever_order_slices_come(
             put_clean(at_once, dataset, all_rows)
         _update(small_source, at_once, WHOLE)
         _assert_equal(_tables(small_source, by_slice), _tables(small_source, at_once))
+
+
+@pytest.mark.integration
+def test_the_stage_runs_on_a_lake_in_s3(
+    small_source: str, tmp_path: Path, s3_server: str, put_clean: PutClean, undisturbed: Tables
+) -> None:
+    bucket = f"features-{uuid.uuid4().hex}"
+    in_s3 = load_settings(
+        {},
+        home=tmp_path,
+        lake_url=f"s3://{bucket}/lake",
+        s3_endpoint_url=s3_server,
+        s3_access_key_id="key",
+        s3_secret_access_key="secret",
+    )
+    ensure_bucket(in_s3, bucket)
+    for dataset, rows in (("readings", _readings()), ("log", LOG), ("units", UNITS)):
+        put_clean(in_s3, dataset, rows)
+    ref = job.run(small_source, WHOLE, in_s3)
+    _assert_equal(_tables(small_source, in_s3), undisturbed)
+    observed = pl.DataFrame(
+        {"unit": ["a"], "event_time": [WHOLE.end]}, schema_overrides={"event_time": UTC_TIME}
+    )
+    versions = {name: view.version for name, view in ref.views.items()}
+    found = FeatureStore(load_profile(small_source), in_s3).historical(observed, versions)
+    assert found["heat__mean_6h"][0] is not None
+    assert found["hours_since_error"][0] == DAYS * 24 - 100
 
 
 class KilledError(BaseException):

@@ -1,0 +1,182 @@
+"""The figures of a failure model beside published ones, with intervals, and their plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.base import Observations
+from models.metrics import RankedLabels, expected_calibration_error
+from pipelines.evaluate.steps import cluster_weights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+Array = NDArray[np.float64]
+RESAMPLES = 200
+# README of backblaze_drives: recall by false-positive rate per drive-day.
+BACKBLAZE_RECALL = {0.0005: 0.31, 0.001: 0.38, 0.005: 0.53, 0.01: 0.61, 0.05: 0.74}
+BACKBLAZE_AUC = 0.92
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the results."""
+
+    metric: str
+    baseline: float | None
+    ours: float
+    interval: tuple[float, float] | None = None
+
+    @property
+    def falls_short(self) -> bool:
+        """Below the baseline, to the digits that the baseline is given in."""
+        return self.baseline is not None and round(self.ours, 3) < self.baseline
+
+
+def azure_figures(part: Observations, probability: Array, alarm_threshold: float, seed: int) -> list[Figure]:
+    """Figures as the README of azure_pdm gives them, and those of the threshold that the model serves with."""
+    ranked = RankedLabels(part.label, probability)
+
+    def recall(threshold: float) -> Callable[[Array], float]:
+        return lambda weight: alarms(part.label, probability, weight, threshold)[0]
+
+    def precision(threshold: float) -> Callable[[Array], float]:
+        return lambda weight: alarms(part.label, probability, weight, threshold)[1]
+
+    wanted: list[tuple[str, float | None, Callable[[Array], float]]] = [
+        ("average precision", 0.997, ranked.average_precision),
+        ("recall at threshold 0.5", 0.957, recall(0.5)),
+        ("precision at threshold 0.5", 0.985, precision(0.5)),
+        ("recall at threshold 0.2", 0.979, recall(0.2)),
+        ("precision at threshold 0.2", None, precision(0.2)),
+        (f"recall at the alarm threshold ({alarm_threshold:.3g})", None, recall(alarm_threshold)),
+        (f"precision at the alarm threshold ({alarm_threshold:.3g})", None, precision(alarm_threshold)),
+        ("recall at 0.06 % false positives", None, lambda weight: ranked.operating_point(weight, 0.0006)[1]),
+        ("expected calibration error", None, _calibration_error(part, probability)),
+    ]
+    return _measured(part, wanted, seed)
+
+
+def backblaze_figures(part: Observations, probability: Array, seed: int) -> list[Figure]:
+    """Figures as the README of backblaze_drives gives them; weights undo the sampling of drive-days."""
+    ranked = RankedLabels(part.label, probability)
+
+    def at(rate: float, place: int) -> Callable[[Array], float]:
+        return lambda weight: ranked.operating_point(weight, rate)[place]
+
+    wanted: list[tuple[str, float | None, Callable[[Array], float]]] = [
+        (f"recall at {rate:.2%} false positives per drive-day", baseline, at(rate, 1))
+        for rate, baseline in BACKBLAZE_RECALL.items()
+    ]
+    wanted += [
+        (f"precision at {rate:.2%} false positives per drive-day", None, at(rate, 3))
+        for rate in (0.0005, 0.01)
+    ]
+    wanted += [
+        ("area under ROC", BACKBLAZE_AUC, lambda weight: area_under_roc(part.label, probability, weight)),
+        ("average precision", None, ranked.average_precision),
+        ("expected calibration error", None, _calibration_error(part, probability)),
+    ]
+    return _measured(part, wanted, seed)
+
+
+def alarms(label: NDArray, probability: Array, weight: Array, threshold: float) -> tuple[float, float]:
+    """``(recall, precision)`` of alarms from the threshold on; NaN where there is nothing to divide by."""
+    positive, alarm = label == 1, probability >= threshold
+    hits = float(np.sum(weight[positive & alarm]))
+    return _ratio(hits, float(np.sum(weight[positive]))), _ratio(hits, float(np.sum(weight[alarm])))
+
+
+def area_under_roc(label: NDArray, probability: Array, weight: Array) -> float:
+    """Probability that a positive row scores above a negative one, ties counting half."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(label, probability, sample_weight=weight))
+
+
+def plot_azure(part: Observations, probability: Array, file: Path) -> None:
+    """Precision over recall, with the README's operating point."""
+    canvas, axes = _canvas(1)
+    _precision_recall(axes[0], part, probability, BLUE, "this model")
+    axes[0].plot([0.957], [0.985], "o", color=ORANGE, label="README: threshold 0.5")
+    axes[0].set(title="azure_pdm", xlim=(0.5, 1.01), ylim=(0.5, 1.01))
+    axes[0].legend(frameon=False, loc="lower left")
+    canvas.savefig(file)
+
+
+def plot_backblaze(models: Mapping[str, tuple[Observations, Array]], file: Path) -> None:
+    """Precision over recall, and recall over the false-positive rate with the README's points."""
+    canvas, axes = _canvas(2)
+    rates = np.geomspace(1e-4, 1, 120)
+    for (name, (part, probability)), colour in zip(models.items(), (GREY, BLUE), strict=True):
+        _precision_recall(axes[0], part, probability, colour, name)
+        ranked = RankedLabels(part.label, probability)
+        axes[1].plot(
+            rates, [ranked.operating_point(part.weight, rate)[1] for rate in rates], color=colour, label=name
+        )
+    axes[1].plot(
+        list(BACKBLAZE_RECALL),
+        list(BACKBLAZE_RECALL.values()),
+        "o",
+        color=ORANGE,
+        label="README: other drives, all days",
+    )
+    axes[0].set(title="backblaze_drives", yscale="log", xlim=(0, 1))
+    axes[1].set(
+        xscale="log", xlabel="False positives per drive-day", ylabel="Recall", xlim=(1e-4, 1), ylim=(0, 1)
+    )
+    axes[1].legend(frameon=False, loc="lower right")
+    canvas.savefig(file)
+
+
+def _measured(
+    part: Observations, wanted: list[tuple[str, float | None, Callable[[Array], float]]], seed: int
+) -> list[Figure]:
+    drawn = cluster_weights(part.entity, RESAMPLES, seed)
+    resampled: list[list[float]] = [[] for _ in wanted]
+    for number in range(RESAMPLES):
+        weight = part.weight * drawn(number)
+        for values, (_, _, measure) in zip(resampled, wanted, strict=True):
+            values.append(measure(weight))
+    figures = []
+    for values, (metric, baseline, measure) in zip(resampled, wanted, strict=True):
+        low, high = np.nanquantile(values, [0.025, 0.975])
+        figures.append(Figure(metric, baseline, measure(part.weight), (float(low), float(high))))
+    return figures
+
+
+def _calibration_error(part: Observations, probability: Array) -> Callable[[Array], float]:
+    return lambda weight: expected_calibration_error(part.label, probability, weight)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else float("nan")
+
+
+def _canvas(plots: int) -> tuple[Canvas, list[Axes]]:
+    from matplotlib import figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = figure.Figure(figsize=(6.0 * plots, 4.0), layout="constrained", dpi=90)
+    FigureCanvasAgg(canvas)
+    axes = [canvas.add_subplot(1, plots, number + 1) for number in range(plots)]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(visible=True, color="#dddddd", linewidth=0.6)
+    return canvas, axes
+
+
+def _precision_recall(axes: Axes, part: Observations, probability: Array, colour: str, name: str) -> None:
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(part.label, probability, sample_weight=part.weight)
+    axes.step(recall[:-1], precision[:-1], where="post", color=colour, label=name)
+    axes.set(xlabel="Recall", ylabel="Precision")
