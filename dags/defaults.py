@@ -28,6 +28,13 @@ RETRIES = ExceptionRetryPolicy(
 )
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+# A scheduled run looks back over this many slices: those that are done cost nothing, and what a
+# night of outage left out comes in by itself.
+LOOK_BACK_SLICES = 24
+
+
 def schedule(cron: str | None) -> CronTriggerTimetable | None:
     """From now on, at each tick of the cron expression (UTC).
 
@@ -47,16 +54,25 @@ def task_defaults(owner: str) -> dict[str, Any]:
     }
 
 
-def window_params(params: dict[str, Any], run_after: datetime, length: timedelta) -> dict[str, str]:
-    """The window that a run is told: its parameters, or the whole UTC days before it was due.
+def window_params(
+    params: dict[str, Any], run_after: datetime, length: timedelta, border: timedelta
+) -> dict[str, str]:
+    """The window that a run is told: its parameters, or whole slices before it was due.
+
+    Args:
+        length: Of the window, where its start is not given.
+        border: Windows end at whole multiples of this since the Unix epoch, where it is not given.
 
     Returns:
         ``{"start", "end"}``, ISO 8601.
     """
-    end = params.get("window_end") or run_after.astimezone(UTC).strftime("%Y-%m-%d")
-    last = datetime.fromisoformat(end)
-    last = last.replace(tzinfo=UTC) if last.tzinfo is None else last.astimezone(UTC)
-    start = params.get("window_start")
-    first = datetime.fromisoformat(start) if start else last - length
-    first = first.replace(tzinfo=UTC) if first.tzinfo is None else first.astimezone(UTC)
-    return {"start": first.isoformat(), "end": last.isoformat()}
+    end = _moment(params.get("window_end")) or run_after - (run_after - _EPOCH) % border
+    start = _moment(params.get("window_start")) or end - length
+    return {"start": start.isoformat(), "end": end.isoformat()}
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

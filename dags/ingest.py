@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, dag, get_current_context, task
 
-from dags.defaults import schedule, task_defaults, window_params
+from dags.defaults import LOOK_BACK_SLICES, schedule, task_defaults, window_params
 from feature_repo.datasets import Dataset
 from pipelines.references import Layer
 from pipelines.settings import load_settings
@@ -20,7 +19,8 @@ Appends the rows that arrived in the window to `raw`, exactly once however often
 good rows to `clean`, the others to `quarantine` with the reason. A batch that is broken as a whole stops the run;
 the last lines of the log of *validate* say what and where.
 
-Parameters: `window_start` and `window_end` (ISO dates, UTC, whole slices of {slice}; empty: the day before the run).
+Parameters: `window_start` and `window_end` (ISO dates, UTC, whole slices of {slice}; empty: the {look_back} slices before
+the run).
 """
 
 
@@ -42,7 +42,9 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
                 None, type=["null", "string"], format="date", description="Day after the last (UTC)."
             ),
         },
-        doc_md=MANUAL.format(description=dataset.description, slice=dataset.slice),
+        doc_md=MANUAL.format(
+            description=dataset.description, slice=dataset.slice, look_back=LOOK_BACK_SLICES
+        ),
         tags=["ingest", profile.name],
     )
     def chain() -> None:
@@ -50,7 +52,10 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
         def window() -> dict[str, str]:
             context = get_current_context()
             return window_params(
-                context["params"], context["dag_run"].run_after, max(dataset.slice, timedelta(days=1))
+                context["params"],
+                context["dag_run"].run_after,
+                LOOK_BACK_SLICES * dataset.slice,
+                dataset.slice,
             )
 
         @task

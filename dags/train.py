@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.defaults import schedule, task_defaults, window_params
+from dags.defaults import DAY, schedule, task_defaults, window_params
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
 from pipelines.references import Window
@@ -66,7 +66,7 @@ def train_dag(spec: ModelSpec) -> DAG:
         def plan() -> list[dict[str, str]]:
             """One request per data set; the window is the same in each."""
             context = get_current_context()
-            window = window_params(context["params"], context["dag_run"].run_after, spec.training_window)
+            window = window_params(context["params"], context["dag_run"].run_after, spec.training_window, DAY)
             return [window | {"dataset": name} for name in load_profile(_source()).spec_of(spec).datasets]
 
         @task(map_index_template="{{ dataset_name }}")

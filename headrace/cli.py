@@ -197,6 +197,10 @@ def predict(
     entity: Annotated[
         list[str] | None, typer.Option(help="Whom to predict for; give it again for more.")
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="Moment to predict for, ISO 8601 with its zone; default: now. Only with --entity."),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(help="JSON: a list of records with the model's inputs; '-' reads standard input."),
@@ -209,7 +213,8 @@ def predict(
 
     if (not entity) == (json_file is None):
         raise typer.BadParameter("give either --entity or --json-file")
-    body = {"entities": entity} if entity else {"records": _records(json_file)}
+    body: dict[str, Any] = {"entities": entity} if entity else {"records": _records(json_file)}
+    body |= {"at": at} if at else {}
     answer = ServingApi(_settings()).predict(model, body)
     if json:
         _print_json(answer)

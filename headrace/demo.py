@@ -73,7 +73,7 @@ def demo(settings: Settings, model: str = "failure", entity: str | None = None) 
         results = {name: airflow.result(dag_id, run_id, name) for name in ("evaluate", "promote")}
     verdict = VerdictRef.from_xcom(results["evaluate"]) if results["evaluate"] else None
     promotion = PromotionRef.from_xcom(results["promote"]) if results["promote"] else None
-    prediction = _predict(settings, model, promotion, entity)
+    prediction = _predict(settings, model, promotion, entity, at=f"{conf['window_end']}T00:00:00Z")
     _show(settings, run, tasks, verdict, promotion, prediction, time.monotonic() - began)
     if prediction is None:
         raise ProcessError(
@@ -187,9 +187,9 @@ def _failure(airflow: AirflowApi, run: DagRun, tasks: list[TaskInstance]) -> str
 
 
 def _predict(
-    settings: Settings, model: str, promotion: PromotionRef | None, entity: str | None
+    settings: Settings, model: str, promotion: PromotionRef | None, entity: str | None, at: str
 ) -> dict[str, Any] | None:
-    """The server's answer for one entity; None where no version is in production."""
+    """The server's answer for one entity at a time; None where no version is in production."""
     server = ServingApi(settings)
     promoted = promotion.production if promotion else None
     if promoted and not poll(lambda: server.version(model) == promoted, _SWITCH_SECONDS):
@@ -197,7 +197,7 @@ def _predict(
         raise ProcessError(f"the server does not answer with version {promoted} of {model}: {problems}")
     if server.version(model) is None:
         return None
-    return server.predict(model, {"entities": [entity or _first_entity(settings, model)]})
+    return server.predict(model, {"entities": [entity or _first_entity(settings, model)], "at": at})
 
 
 def _first_entity(settings: Settings, model: str) -> str:

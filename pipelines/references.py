@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from pipelines.errors import WindowError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Reference(BaseModel):
     """A small frozen value that travels through XCom as JSON."""
@@ -54,9 +56,8 @@ class Window(Reference):
         Raises:
             WindowError: the window does not begin and end at slice borders.
         """
-        epoch = datetime(1970, 1, 1, tzinfo=UTC)
         for name, moment in (("start", self.start), ("end", self.end)):
-            if (moment - epoch) % step:
+            if (moment - _EPOCH) % step:
                 raise WindowError(
                     f"window {name} {moment.isoformat()} is not on a border of {step}: "
                     "ingest is exactly-once per slice, so windows must be made of whole slices"
@@ -65,6 +66,11 @@ class Window(Reference):
         while at < self.end:
             yield Window(start=at, end=at + step)
             at += step
+
+    def widened(self, step: timedelta) -> Window:
+        """The smallest window of whole slices that holds this one."""
+        start = self.start - (self.start - _EPOCH) % step
+        return Window(start=start, end=self.end + (_EPOCH - self.end) % step)
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%dT%H:%M}Z..{self.end:%Y-%m-%dT%H:%M}Z"

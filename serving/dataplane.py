@@ -11,9 +11,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from models.manifest import FieldType, InputField
+from pipelines.adapters.feature_store import STALE_VIEWS, age_name
 from pipelines.adapters.registry import ALIAS_PRODUCTION
 from pipelines.errors import ArtifactError, InvalidRequestError
-from serving.errors import EntityNotFoundError
+from serving.errors import EntityNotFoundError, FeaturesUnavailableError
 from serving.features import FeatureLookup
 from serving.follower import Follower, PointerStatus
 from serving.schemas import InferRequest, Tensor
@@ -117,7 +118,7 @@ class DataPlane:
         Raises:
             EntityNotFoundError: the store does not know one of them.
             InvalidRequestError: a feature that the model requires is missing or out of its range.
-            FeaturesUnavailableError: the store cannot be asked.
+            FeaturesUnavailableError: the store cannot be asked, or what it has is too old.
         """
         check_rows(len(entities), self._max_rows, "entities")
         manifest = version.predictor.manifest
@@ -130,6 +131,12 @@ class DataPlane:
                     f"the online store has no features of entity {entity[:80]!r} of source {source!r} at "
                     f"{at.isoformat()}: is it spelled so, and has it sent telemetry lately?",
                     "entities",
+                )
+            if stale := row.get(STALE_VIEWS):
+                ages = ", ".join(f"{view} of {row[age_name(view)]:.1f} h" for view in stale)
+                raise FeaturesUnavailableError(
+                    f"the features of entity {entity[:80]!r} are not those of {at.isoformat()}: {ages}, which is beyond "
+                    "their time to live. Has telemetry stopped, or the features stage? To ask for an earlier time, give 'at'"
                 )
             # The store hands out more than the model takes: the key, the time, other features.
             records.append({field.name: _plain(row.get(field.name)) for field in manifest.inputs})

@@ -55,6 +55,10 @@ def fields(profile: SourceProfile) -> tuple[FeatureField, ...]:
     return entity_fields(views(profile))
 
 
+STALE_VIEWS = "stale_views"
+"""Key under which :meth:`FeatureStore.online` names the views whose row is too old, or too young."""
+
+
 def age_name(view: str) -> str:
     """Key under which :meth:`FeatureStore.online` gives the age of a view's row, in hours."""
     return f"{view}__age_hours"
@@ -148,8 +152,9 @@ class FeatureStore:
         Returns:
             Per entity, in order: each feature by name (float, int, str or None), and per view the
             age of its row in hours under :func:`age_name` (None: no row). Where a row is older
-            than the view's TTL, or younger than ``at``, its features are None and its age is
-            still given. None for an entity of which the store knows nothing.
+            than the view's TTL, or younger than ``at``, its features are None, its age is
+            still given, and the view is named under ``STALE_VIEWS``. None for an entity of which
+            the store knows nothing.
 
         Raises:
             FeatureError: ``at`` is not in UTC, or the definitions were never applied.
@@ -168,8 +173,12 @@ class FeatureStore:
             view.name: [None if moment is None else at - moment for moment in moments[view.name]]
             for view in known
         }
+        stale: list[list[str]] = [[] for _ in entities]
         for view in known:
             usable = [_is_usable(age, view.ttl) for age in ages[view.name]]
+            for row, age in enumerate(ages[view.name]):
+                if age is not None and not usable[row]:
+                    stale[row].append(view.name)
             for column in view.stored:
                 values = stored[column.name]
                 stored[column.name] = [
@@ -181,12 +190,13 @@ class FeatureStore:
             pl.lit(at).alias(_FEAST_TIME)
         )
         hours = elapsed(_as_times(frame, chosen), chosen, _FEAST_TIME)
-        columns: dict[str, list[object]] = {
+        columns: dict[str, list[Any]] = {
             field.name: hours[field.name].to_list() if field.at_column else stored[field.name]
             for field in chosen
         }
         for name, spans in ages.items():
             columns[age_name(name)] = [None if span is None else span / timedelta(hours=1) for span in spans]
+        columns[STALE_VIEWS] = stale
         return [
             {name: values[row] for name, values in columns.items()}
             if any(ages[view.name][row] is not None for view in known)

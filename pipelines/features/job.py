@@ -34,7 +34,6 @@ def run(source: str, window: Window, settings: Settings) -> FeaturesRef:
     """Bring the feature tables up to date with the clean slices of a window, and publish.
 
     Raises:
-        WindowError: the window is not made of whole slices.
         FeatureError: other writers kept changing the same days.
         LakeError: a table cannot be read or written.
     """
@@ -76,7 +75,6 @@ class FeatureTable:
         """Take in the clean slices of the window that the table does not hold yet.
 
         Raises:
-            WindowError: the window is not made of whole slices.
             FeatureError: other writers kept changing the same days.
         """
         import polars as pl
@@ -193,7 +191,9 @@ class _Clean:
         """Slices of the window that have rows, in order."""
         import polars as pl
 
-        borders = [piece.start for piece in window.slices(self._datasets[name].slice)]
+        step = self._datasets[name].slice
+        # Data sets differ in their slices: of each, those that the window touches.
+        borders = [piece.start for piece in window.widened(step).slices(step)]
         found = (
             self._frames[name]
             .filter(pl.col("slice_start") >= window.start, pl.col("slice_start") < window.end)

@@ -98,11 +98,13 @@ def store(snapshot: pl.DataFrame, manifest: SnapshotManifest, lake: Lake) -> Sna
         SnapshotError: a part is empty or has one class only.
     """
     from pipelines.snapshot import steps
+    from pipelines.sources.profile import load_profile
 
     rows, positives = steps.counts(snapshot)
     content = _parquet(snapshot)
     sha256 = hashlib.sha256(content).hexdigest()
-    folder = f"snapshots/{manifest.source}/{manifest.model}/{sha256}"
+    # A source may be named by the path of its profile; its name is what tables are kept under.
+    folder = f"snapshots/{load_profile(manifest.source).name}/{manifest.model}/{sha256}"
     # The manifest first: a snapshot that can be found can be read.
     lake.write_object(f"{folder}/{_MANIFEST}", manifest.model_dump_json(indent=2).encode())
     url = lake.write_object(f"{folder}/{_ROWS}", content)

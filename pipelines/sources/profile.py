@@ -86,6 +86,7 @@ class SourceProfile(Frozen):
     origin: Annotated[SimulatedOrigin | FilesOrigin, Field(discriminator="kind")]
     datasets: tuple[Dataset, ...]
     features: FeatureGrid = FeatureGrid()
+    features_schedule: str | None = Field("20 * * * *", description="Cron (UTC) of features_<name>.")
     window_start: datetime | None = Field(None, description="First moment of a finite source.")
     window_end: datetime | None = Field(None, description="End of a finite source.")
     models: dict[str, dict[str, Any]] = Field(

@@ -87,15 +87,31 @@ def test_the_window_is_told_and_not_read_from_a_clock():
     from dags.defaults import window_params
 
     due = datetime(2026, 3, 10, 14, 5, tzinfo=UTC)
-    assert window_params({}, due, timedelta(days=2)) == {
+    day = timedelta(days=1)
+    assert window_params({}, due, 2 * day, day) == {
         "start": "2026-03-08T00:00:00+00:00",
         "end": "2026-03-10T00:00:00+00:00",
     }
     asked = {"window_start": "2026-01-01", "window_end": "2026-01-03"}
-    assert window_params(asked, due, timedelta(days=2)) == {
+    assert window_params(asked, due, 2 * day, day) == {
         "start": "2026-01-01T00:00:00+00:00",
         "end": "2026-01-03T00:00:00+00:00",
     }
+
+
+def test_a_scheduled_window_ends_at_a_border_and_looks_back_for_what_an_outage_left_out():
+    from dags.defaults import window_params
+
+    due = datetime(2026, 3, 10, 14, 5, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    assert window_params({}, due, 24 * hour, hour) == {
+        "start": "2026-03-09T14:00:00+00:00",
+        "end": "2026-03-10T14:00:00+00:00",
+    }
+
+
+def test_the_source_has_a_features_dag(parsed):
+    assert parsed["features"]["dags"] == {"features_simulated": ["features"]}
 
 
 def test_errors_that_a_retry_cannot_mend_are_final():

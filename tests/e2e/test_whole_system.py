@@ -137,14 +137,16 @@ def test_a_machine_is_answered_for_from_the_online_store(system):
         .collect()
         .item()
     )
-    answer = httpx.post(f"{system.serving}/models/failure/predict", json={"entities": [machine]}, timeout=60)
+    url = f"{system.serving}/models/failure/predict"
+    answer = httpx.post(url, json={"entities": [machine], "at": f"{_days_ago(0)}T00:00:00Z"}, timeout=60)
     assert answer.status_code == 200, answer.text
     assert 0 <= answer.json()["predictions"][0]["probability"] <= 1
-    unknown = httpx.post(
-        f"{system.serving}/models/failure/predict", json={"entities": ["no-such-machine"]}, timeout=60
-    )
+    unknown = httpx.post(url, json={"entities": ["no-such-machine"]}, timeout=60)
     assert unknown.status_code == 404
     assert "no-such-machine" in unknown.text
+    stale = httpx.post(url, json={"entities": [machine], "at": f"{_days_ago(-9)}T00:00:00Z"}, timeout=60)
+    assert stale.status_code == 503
+    assert "telemetry_windows" in stale.text
 
 
 def test_a_task_that_is_killed_is_run_again_and_there_is_one_version(system):

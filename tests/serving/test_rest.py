@@ -355,13 +355,14 @@ def test_no_bytes_are_answered_with_500(client: TestClient, content: bytes) -> N
 
 
 class Known:
-    """An online store of two machines, in memory."""
+    """An online store of three machines, in memory."""
 
     def online(self, source: str, entities: Sequence[str], at: datetime) -> list[Mapping[str, Any] | None]:
         assert (source, at) == ("simulated", datetime(2026, 1, 1, tzinfo=UTC))
         store: dict[str, Mapping[str, Any]] = {
             "m-001": ROW | {"machine_id": "m-001", "event_time": at, "latency": float("nan")},
             "m-002": ROW | {"cpu": None},
+            "m-003": ROW | {"stale_views": ["telemetry_windows"], "telemetry_windows__age_hours": 30.0},
         }
         return [store.get(entity) for entity in entities]
 
@@ -389,6 +390,14 @@ def test_entities_without_usable_features_are_named(
     body = {"entities": ["m-001", entity], "at": "2026-01-01T00:00:00Z"}
     answer = with_store.post("/models/tiny/predict", json=body)
     assert (answer.status_code, answer.json()["field"]) == (status, field)
+
+
+def test_stale_features_are_no_answer(with_store: TestClient) -> None:
+    body = {"entities": ["m-001", "m-003"], "at": "2026-01-01T00:00:00Z"}
+    answer = with_store.post("/models/tiny/predict", json=body)
+    assert answer.status_code == 503
+    assert "m-003" in answer.json()["error"]
+    assert "telemetry_windows of 30.0 h" in answer.json()["error"]
 
 
 def test_without_a_feature_store_client_entities_are_501_with_the_remedy(client: TestClient) -> None:

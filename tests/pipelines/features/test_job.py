@@ -25,7 +25,6 @@ from feature_repo.transformations import UTC_TIME
 from pipelines.adapters.feature_store import FeatureStore
 from pipelines.adapters.lake import Lake
 from pipelines.adapters.object_store import ensure_bucket
-from pipelines.errors import WindowError
 from pipelines.features import job
 from pipelines.features.job import FeatureTable
 from pipelines.references import Layer, TableRef, Window
@@ -162,9 +161,15 @@ def test_sources_without_any_clean_row_make_empty_tables(
     assert history["error_last_at"].null_count() == history.height
 
 
-def test_a_window_of_part_slices_is_refused(small_source: str, filled: Settings) -> None:
-    with pytest.raises(WindowError, match="whole slices"):
-        _update(small_source, filled, Window(start=START, end=START + timedelta(hours=30)))
+def test_a_window_of_part_slices_takes_in_the_slices_that_it_touches(
+    small_source: str, filled: Settings, tmp_path: Path
+) -> None:
+    _update(small_source, filled, Window(start=START + timedelta(hours=2), end=START + timedelta(hours=30)))
+    partly = _tables(small_source, filled)
+    _update(small_source, filled, Window(start=START, end=START + timedelta(hours=48)))
+    assert {name: table.height for name, table in partly.items()} == {
+        name: table.height for name, table in _tables(small_source, filled).items()
+    }
 
 
 # A row with the day on which it arrives: at once, or up to three days late.
