@@ -7,8 +7,8 @@ the same, in power-on hours. The chain wants rows with times. What becomes what:
 
 - telemetry: one row at the start of each stretch, when a snapshot first showed its counters, and one
   where the drive is last seen, so that the drive is observed until then;
-- events: a ``rise`` for each counter that a snapshot showed higher than the one before, and the
-  ``failure``;
+- events: a ``change`` wherever a snapshot showed other counters than the one before, a ``rise`` for
+  each counter that it showed higher, and the ``failure``;
 - machines: type and capacity, known from the drive's first snapshot on.
 
 **Times.** A drive has a date for its first snapshot only; after that it counts hours. An hour
@@ -37,6 +37,7 @@ from pipelines.settings import load_settings
 COUNTERS = (
     "smart_5", "smart_10", "smart_12", "smart_187", "smart_188", "smart_189", "smart_196", "smart_197", "smart_198",
 )  # fmt: skip
+ANY_COUNTER = "any_counter"
 BEFORE_THE_END = timedelta(microseconds=1)
 
 
@@ -46,7 +47,8 @@ class Tables:
 
     Attributes:
         telemetry: ``power_on_hours`` and the raw SMART values, null where a model has none.
-        events: ``kind`` (rise, failure), ``code`` (the counter; null for a failure).
+        events: ``kind`` (change, rise, failure), ``code`` (the counter; ``any_counter`` for a
+            change, null for a failure).
         machines: ``manufacturer``, ``model``, ``capacity_tb``.
     """
 
@@ -105,10 +107,13 @@ def _events(stretches: pl.DataFrame) -> pl.DataFrame:
         )
         for counter in COUNTERS
     ]
+    changes = stretches.filter(pl.int_range(pl.len()).over("drive_id") > 0).select(
+        "drive_id", event_time="start", kind=pl.lit("change"), code=pl.lit(ANY_COUNTER)
+    )
     failures = stretches.filter(pl.col("failed") == 1).select(
         "drive_id", event_time="stop", kind=pl.lit("failure"), code=pl.lit(None, pl.String)
     )
-    return pl.concat([*rises, failures]).sort("drive_id", "event_time", "code", nulls_last=True)
+    return pl.concat([changes, *rises, failures]).sort("drive_id", "event_time", "code", nulls_last=True)
 
 
 def _machines(drives: pl.DataFrame) -> pl.DataFrame:

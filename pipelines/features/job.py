@@ -193,16 +193,20 @@ class _Clean:
 
         step = self._datasets[name].slice
         # Data sets differ in their slices: of each, those that the window touches.
-        borders = [piece.start for piece in window.widened(step).slices(step)]
+        span = window.widened(step)
         found = (
             self._frames[name]
-            .filter(pl.col("slice_start") >= window.start, pl.col("slice_start") < window.end)
+            .filter(pl.col("slice_start") >= span.start, pl.col("slice_start") < span.end)
             .group_by("slice_start")
             .len()
             .collect()
         )
         rows = dict(found.iter_rows())
-        return [_Slice(name, start, rows[start]) for start in borders if start in rows]
+        return [
+            _Slice(name, start, rows[start])
+            for start in (piece.start for piece in span.slices(step))
+            if start in rows
+        ]
 
     def rows_of(self, name: str, starts: list[datetime]) -> pl.LazyFrame | None:
         """Rows of these slices; None for no slices."""

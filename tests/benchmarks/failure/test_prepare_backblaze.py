@@ -53,8 +53,10 @@ def test_a_stretch_is_known_from_its_start_and_the_drive_until_its_end():
         ("7", end - timedelta(microseconds=1), 145, 8, 0),
     ]
     assert tables.events.rows() == [
+        ("7", start + 30 * HOUR, "change", "any_counter"),
         ("7", start + 30 * HOUR, "rise", "smart_197"),
         ("7", start + 30 * HOUR, "rise", "smart_5"),
+        ("7", start + 40 * HOUR, "change", "any_counter"),
         ("7", end, "failure", None),
     ]
     assert tables.machines.rows() == [("7", start, "ST", "ST1", 4.0)]

@@ -164,12 +164,15 @@ def test_sources_without_any_clean_row_make_empty_tables(
 def test_a_window_of_part_slices_takes_in_the_slices_that_it_touches(
     small_source: str, filled: Settings, tmp_path: Path
 ) -> None:
-    _update(small_source, filled, Window(start=START + timedelta(hours=2), end=START + timedelta(hours=30)))
-    partly = _tables(small_source, filled)
-    _update(small_source, filled, Window(start=START, end=START + timedelta(hours=48)))
-    assert {name: table.height for name, table in partly.items()} == {
-        name: table.height for name, table in _tables(small_source, filled).items()
+    partly = Window(start=START + timedelta(hours=2), end=START + timedelta(hours=30))
+    _update(small_source, filled, partly)
+    found = _tables(small_source, filled)
+    whole = load_settings({}, home=tmp_path / "whole slices", lake_url=filled.lake)
+    _update(small_source, whole, partly.widened(DAY))
+    assert {name: table.height for name, table in found.items()} == {
+        name: table.height for name, table in _tables(small_source, whole).items()
     }
+    assert found["readings_windows"].height > 0
 
 
 # A row with the day on which it arrives: at once, or up to three days late.
