@@ -192,7 +192,9 @@ class DeltaOfflineStore(OfflineStore):
         last counts.
         """
         if not isinstance(entity_df, pd.DataFrame):
-            raise TypeError(f"entity_df is a {type(entity_df).__name__}: give a pandas data frame, this store has no SQL")
+            raise TypeError(
+                f"entity_df is a {type(entity_df).__name__}: give a pandas data frame, this store has no SQL"
+            )
         time = offline_utils.infer_event_timestamp_from_entity_df(dict(entity_df.dtypes.items()))
         observations = _observations(entity_df, time)
 

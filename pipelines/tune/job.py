@@ -10,6 +10,7 @@ from pipelines.references import SnapshotRef, StudyRef
 if TYPE_CHECKING:
     import optuna
 
+    from models.base import Params
     from pipelines.settings import Settings
     from pipelines.tune.steps import Progress
 
@@ -49,8 +50,10 @@ def run(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=40),
     )
     parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
+    builder = builder_of(spec)
+    champion = _champion_params(settings, name, builder.default_params())
     steps.tune(
-        study, builder_of(spec), parts["train"], parts["valid"], manifest.inputs, tuning, seed, progress
+        study, builder, parts["train"], parts["valid"], manifest.inputs, tuning, seed, champion, progress
     )
     _log_trials(study, settings, name, run_id)
     return StudyRef(
@@ -72,6 +75,18 @@ def open_storage(url: str) -> Any:
 
     Path(url).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(url))
+
+
+def _champion_params(settings: Settings, name: str, like: Params) -> Params | None:
+    """Parameters of the version in production, typed as ``like``; None where it has others, or none serves."""
+    from pipelines.adapters.registry import Registry
+
+    registry = Registry(settings.tracking)
+    champion = registry.alias_version(name, "production")
+    run = registry.run(champion.run_id) if champion and champion.run_id else None
+    if run is None or not set(like) <= set(run.params):
+        return None
+    return {key: type(value)(run.params[key]) for key, value in like.items()}
 
 
 def _log_trials(study: optuna.Study, settings: Settings, experiment: str, run_id: str) -> None:

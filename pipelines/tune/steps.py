@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from models.base import Builder, Observations
+from models.base import Builder, Observations, Params
 from models.manifest import InputField
 from models.metrics import RankedLabels
 from pipelines.errors import TrainingError
@@ -27,12 +27,14 @@ def tune(
     inputs: tuple[InputField, ...],
     tuning: Tuning,
     seed: int,
+    champion: Params | None = None,
     progress: Progress | None = None,
 ) -> optuna.Study:
     """Bring the study to ``tuning.trials`` finished trials, or to its time limit.
 
     A study that was cut short goes on where it stopped. Trials that a killed process left running
-    are closed as failed first. The builder's own good parameters are tried before all others.
+    are closed as failed first. The builder's own good parameters, and those of the champion where
+    there is one, are tried before all others.
 
     Raises:
         TrainingError: no trial was completed.
@@ -40,7 +42,9 @@ def tune(
     import optuna
 
     close_abandoned(study)
-    study.enqueue_trial(builder.default_params(), skip_if_exists=True)
+    for known in (builder.default_params(), champion):
+        if known:
+            study.enqueue_trial(known, skip_if_exists=True)
 
     def objective(trial: optuna.Trial) -> float:
         fitted = builder.fit(train, valid, inputs, builder.suggest(trial), seed, trial)

@@ -72,6 +72,14 @@ def configured(settings, mlflow_server):
     return settings.model_copy(update={"tracking_url": mlflow_server})
 
 
+def first_trials(settings, study):
+    """Parameters of the first two trials of a study."""
+    import optuna
+
+    loaded = optuna.load_study(study_name=study.study, storage=tune.open_storage(settings.tuning))
+    return [trial.params for trial in loaded.trials[:2]]
+
+
 def chain(settings, reference):
     study = tune.run(reference, settings, trials=3)
     candidate = train.run(reference, study, settings)
@@ -104,7 +112,8 @@ def test_a_proved_candidate_is_promoted_once_and_can_be_taken_back(configured):
     assert "| check |" in version.description
 
     # New data, a new candidate, judged against the one that serves.
-    _, second, second_verdict = chain(configured, store_snapshot(configured, seed=2))
+    second_study, second, second_verdict = chain(configured, store_snapshot(configured, seed=2))
+    assert study.best_params in first_trials(configured, second_study), "the champion's parameters come first"
     assert second_verdict.champion == candidate.version
     assert any("champion version" in reason for reason in second_verdict.reasons)
     moved = promote.promote_by_hand("failure", second.version, "ada", "a test of the doors", configured)
