@@ -43,6 +43,8 @@ def run_key(snapshot: SnapshotRef, trials: int, seed: int) -> str:
 def client(settings: Settings) -> MlflowClient:
     """MLflow's client for the configured server; also sets it for the fluent functions."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Two lines for each run of a study would drown the progress that people watch.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
 
     mlflow.set_tracking_uri(settings.tracking)

@@ -41,6 +41,7 @@ def run(
         settings, name, key, {"headrace.snapshot_sha256": snapshot.sha256, "headrace.source": manifest.source}
     )
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=f"{name}-{key}",
         storage=open_storage(settings.tuning),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,6 @@ def tune(
     Raises:
         TrainingError: no trial was completed.
     """
-    import optuna
 
     close_abandoned(study)
     for known in (builder.default_params(), champion):
@@ -58,7 +56,6 @@ def tune(
         if progress:
             progress(done, tuning.trials, best_value(study))
 
-    optuna.logging.set_verbosity(logging.WARNING)
     remaining = tuning.trials - finished(study)
     if remaining > 0:
         study.optimize(
