@@ -38,7 +38,17 @@ class Figure:
     @property
     def falls_short(self) -> bool:
         """Below the baseline, to the digits that the baseline is given in."""
-        return self.baseline is not None and round(self.ours, 3) < self.baseline
+        if self.baseline is None:
+            return False
+        digits = len(str(self.baseline).partition(".")[2])
+        return round(self.ours, digits) < self.baseline
+
+    @property
+    def is_within_chance(self) -> bool:
+        """Whether the interval holds the baseline."""
+        if self.baseline is None or self.interval is None:
+            return False
+        return self.interval[0] <= self.baseline <= self.interval[1]
 
 
 def azure_figures(part: Observations, probability: Array, alarm_threshold: float, seed: int) -> list[Figure]:

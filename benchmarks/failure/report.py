@@ -275,13 +275,17 @@ def _counts(rows: pl.DataFrame) -> dict[str, tuple[int, int]]:
 
 
 def _section(title: str, about: str, scored: Scored, figures: list[Figure], plot: str | None) -> list[str]:
-    short = [figure.metric for figure in figures if figure.falls_short]
+    short = [
+        figure.metric + (" (the baseline is inside the interval)" if figure.is_within_chance else "")
+        for figure in figures
+        if figure.falls_short
+    ]
     compared = any(figure.baseline is not None for figure in figures)
-    told = [
+    told = (
         f"**Falls short of the baseline**: {'; '.join(short)}."
         if short
         else "No figure falls short of the baseline."
-    ]
+    )
     return [
         f"## {title}",
         "",
@@ -294,7 +298,7 @@ def _section(title: str, about: str, scored: Scored, figures: list[Figure], plot
         "|---|---:|---:|---:|",
         *(_line(figure) for figure in figures),
         "",
-        *([*told, ""] if compared else []),
+        *([told, ""] if compared else []),
         *([f"![{title}]({plot})", ""] if plot else []),
     ]
 
