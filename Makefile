@@ -54,6 +54,10 @@ test: lint ## Everything: lint, unit, integration, end to end
 	$(BIN)/pytest -q -m integration
 	$(BIN)/pytest -q -m e2e
 
+bench: $(VENV)/.run ## Figures on real telemetry: make bench DATA=folder
+	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench DATA=folder"; exit 2; }
+	$(BIN)/python -m benchmarks.failure.report --data "$(DATA)"
+
 lock: $(VENV)/.dev ## Compile the lock files anew
 	@bash infra/lock.sh $(BIN)/uv
 

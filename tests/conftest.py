@@ -24,11 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 
 from pipelines.settings import Settings, load_settings
 
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
+
+
+# A busy machine is slow, which proves nothing about an example. CI's own profile says so already.
+if "CI" not in os.environ:
+    hypothesis.settings.register_profile("headrace", deadline=None)
+    hypothesis.settings.load_profile("headrace")
 
 
 def _free_port() -> int:

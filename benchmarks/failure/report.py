@@ -72,6 +72,8 @@ class Scored:
 
 
 def main() -> None:
+    # An end from outside is an exit like any other: the MLflow server below is stopped on the way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--data", type=Path, help="folder of azure_pdm/ and backblaze_drives/; default HEADRACE_SHARED_DATA"

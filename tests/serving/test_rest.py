@@ -425,6 +425,7 @@ except FeaturesUnavailableError as error:
     assert "headrace[pipeline]" in done.stdout
 
 
+@pytest.mark.integration  # imports Feast
 def test_a_store_that_was_never_filled_is_503_in_words(client: TestClient) -> None:
     answer = client.post("/models/tiny/predict", json={"entities": ["m-001"], "at": "2026-01-01T00:00:00Z"})
     assert answer.status_code == 503

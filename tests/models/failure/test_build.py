@@ -26,6 +26,7 @@ def observed(rows: int, kept: float, seed: int) -> Observations:
     )
 
 
+@pytest.mark.integration  # not a service, but seconds: 300,000 rows
 @pytest.mark.parametrize("kept", [1.0, 0.05])
 def test_probabilities_are_those_of_all_rows_however_many_negatives_were_kept(kept):
     train, valid, fresh = (observed(300_000, kept, seed) for seed in (1, 2, 3))
