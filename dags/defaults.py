@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from pipelines import errors
 
@@ -51,6 +51,15 @@ def task_defaults(owner: str) -> dict[str, Any]:
         "retry_delay": timedelta(seconds=10),
         "retry_policy": RETRIES,
         "execution_timeout": timedelta(hours=2),
+    }
+
+
+def window_form() -> dict[str, Param]:
+    """The fields of the trigger form that :func:`window_params` reads."""
+    date = {"type": ["null", "string"], "format": "date"}
+    return {
+        "window_start": Param(None, description="First day (UTC).", **date),
+        "window_end": Param(None, description="Day after the last (UTC).", **date),
     }
 
 

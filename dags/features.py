@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, dag, get_current_context, task
+from airflow.sdk import DAG, dag, get_current_context, task
 
-from dags.defaults import DAY, schedule, task_defaults, window_params
+from dags.defaults import DAY, schedule, task_defaults, window_form, window_params
 from pipelines.settings import load_settings
 from pipelines.sources.profile import SourceProfile, load_profile
 
@@ -27,14 +27,7 @@ def features_dag(profile: SourceProfile) -> DAG:
         catchup=False,
         max_active_runs=1,
         default_args=task_defaults("platform"),
-        params={
-            "window_start": Param(
-                None, type=["null", "string"], format="date", description="First day (UTC)."
-            ),
-            "window_end": Param(
-                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
-            ),
-        },
+        params=window_form(),
         doc_md=MANUAL.format(ttl=profile.features.ttl),
         tags=["features", profile.name],
     )

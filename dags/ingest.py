@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, dag, get_current_context, task
+from airflow.sdk import DAG, Asset, dag, get_current_context, task
 
-from dags.defaults import LOOK_BACK_SLICES, schedule, task_defaults, window_params
+from dags.defaults import LOOK_BACK_SLICES, schedule, task_defaults, window_form, window_params
 from feature_repo.datasets import Dataset
 from pipelines.references import Layer
 from pipelines.settings import load_settings
@@ -34,14 +34,7 @@ def ingest_dag(profile: SourceProfile, dataset: Dataset) -> DAG:
         catchup=False,
         max_active_runs=1,
         default_args=task_defaults("platform"),
-        params={
-            "window_start": Param(
-                None, type=["null", "string"], format="date", description="First day (UTC)."
-            ),
-            "window_end": Param(
-                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
-            ),
-        },
+        params=window_form(),
         doc_md=MANUAL.format(
             description=dataset.description, slice=dataset.slice, look_back=LOOK_BACK_SLICES
         ),

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.defaults import DAY, schedule, task_defaults, window_params
+from dags.defaults import DAY, schedule, task_defaults, window_form, window_params
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
 from pipelines.references import Window
@@ -43,12 +43,7 @@ def train_dag(spec: ModelSpec) -> DAG:
         max_active_runs=1,
         default_args=task_defaults(spec.owner),
         params={
-            "window_start": Param(
-                None, type=["null", "string"], format="date", description="First day (UTC)."
-            ),
-            "window_end": Param(
-                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
-            ),
+            **window_form(),
             "source": Param(
                 None, type=["null", "string"], description="Source profile, where not the configured one."
             ),
