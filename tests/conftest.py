@@ -34,7 +34,9 @@ os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_A
 
 # A busy machine is slow, which proves nothing about an example. CI's own profile says so already.
 if "CI" not in os.environ:
-    hypothesis.settings.register_profile("headrace", deadline=None)
+    hypothesis.settings.register_profile(
+        "headrace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
     hypothesis.settings.load_profile("headrace")
 
 
