@@ -11,9 +11,9 @@ from pipelines.settings import load_settings
 from pipelines.sources.profile import SourceProfile, load_profile
 
 MANUAL = """
-Recomputes the feature rows that new clean rows of the window touch, late ones included, and publishes the newest row of
-each entity to the online store. The server refuses to predict for an entity whose features are older than their TTL
-({ttl}); if it does, look here and at `ingest_<dataset>`.
+Recomputes the feature rows of all grids that new clean rows of the window touch, late ones included, and publishes the
+newest row of each entity to the online store. The server refuses to predict for an entity whose features are older than
+their TTL (by grid: {ttl}); if it does, look here and at `ingest_<dataset>`.
 
 Parameters: `window_start` and `window_end` (ISO dates, UTC; empty: the 24 hours before the run).
 """
@@ -28,7 +28,7 @@ def features_dag(profile: SourceProfile) -> DAG:
         max_active_runs=1,
         default_args=task_defaults("platform"),
         params=window_form(),
-        doc_md=MANUAL.format(ttl=profile.features.ttl),
+        doc_md=MANUAL.format(ttl=", ".join(f"{name}: {grid.ttl}" for name, grid in profile.features.items())),
         tags=["features", profile.name],
     )
     def chain() -> None:

@@ -128,9 +128,24 @@ class Dataset(Frozen):
     def event_time(self) -> str:
         return self.named(ColumnRole.EVENT_TIME)[0]
 
+    @property
+    def is_summed(self) -> bool:
+        """Whether rows of equal entity and time are parts of one value: the items of a bill."""
+        return self.kind is DatasetKind.BILLING
+
+
+class Family(StrEnum):
+    """Features that a grid takes on by name; those with a parameter of their own are fields of the grid."""
+
+    BASIC = "basic"  # gauges: newest value, means, spread, change; counters: newest value, growth
+    STATISTICS = "statistics"  # the distribution of the rows in each window
+    SPECTRAL = "spectral"  # periods within the longest window
+    SPIKE = "spike"  # hours since the last value far above the others
+    CALENDAR = "calendar"  # hour, weekday and month of the row's time, UTC
+
 
 class FeatureGrid(Frozen):
-    """When feature rows are made, and over which windows they look back."""
+    """When feature rows are made, over which windows they look back, and which features they hold."""
 
     every: timedelta | None = Field(
         timedelta(hours=1),
@@ -142,6 +157,25 @@ class FeatureGrid(Frozen):
     ttl: timedelta = Field(
         timedelta(hours=6), description="A feature row older than this is missing, not a value."
     )
+    datasets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Telemetry, billing and events that the grid describes. None: all telemetry, and the events beside it.",
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Gauges and counters that the grid describes; None: all."
+    )
+    families: tuple[Family, ...] = (Family.BASIC,)
+    lags: int = Field(
+        0, ge=0, description="How many grid steps are features each, the row's own one included."
+    )
+    differences: tuple[int, ...] = Field(
+        (), description="Grid steps over which the growth of a gauge is a feature."
+    )
+    autocorrelation: tuple[int, ...] = Field((), description="Steps of the resolution.")
+    resolution: timedelta | None = Field(
+        None, description="Spacing of the series that spectral and autocorrelation see; None: `every`."
+    )
 
     @model_validator(mode="after")
     def _windows_are_whole(self) -> FeatureGrid:
@@ -150,6 +184,61 @@ class FeatureGrid(Frozen):
         if self.every and any(window % self.every for window in self.windows):
             raise ValueError(f"each window must be a multiple of every={self.every}: {self.windows}")
         return self
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> FeatureGrid:
+        for name in ("differences", "autocorrelation"):
+            steps = getattr(self, name)
+            if list(steps) != sorted({step for step in steps if step > 0}):
+                raise ValueError(f"{name} must be above zero and rise without repeats: {steps}")
+        if self.every is None and (self.lags or self.differences or self.sees_series):
+            raise ValueError("lags, differences, autocorrelation and spectral need a grid with 'every'")
+        if self.every and self.every % self.sample_spacing:
+            raise ValueError(f"every={self.every} must be a multiple of resolution={self.resolution}")
+        if self.sees_series and self.windows[-1] < 4 * self.sample_spacing:
+            raise ValueError(
+                f"the longest window {self.windows[-1]} must hold four steps of {self.sample_spacing} for "
+                "autocorrelation and spectral"
+            )
+        if self.autocorrelation and self.autocorrelation[-1] * self.sample_spacing >= self.windows[-1]:
+            raise ValueError(f"autocorrelation {self.autocorrelation} reaches over the longest window")
+        return self
+
+    @property
+    def sees_rows(self) -> bool:
+        """Whether features look at the single rows of a window, not only at figures of its buckets."""
+        return self.sees_series or Family.STATISTICS in self.families or Family.SPIKE in self.families
+
+    @property
+    def sees_series(self) -> bool:
+        """Whether features look at the longest window as an evenly spaced series."""
+        return Family.SPECTRAL in self.families or bool(self.autocorrelation)
+
+    @property
+    def sample_spacing(self) -> timedelta:
+        """Spacing of that series."""
+        return self.resolution or self.every or self.windows[0]
+
+    @property
+    def look_back(self) -> timedelta:
+        """A feature row at T uses rows of (T - look_back, T] and none before."""
+        steps = max([self.lags, *(step + 1 for step in self.differences)])
+        return max(self.windows[-1], steps * (self.every or timedelta(0)))
+
+    def gauges(self, dataset: Dataset) -> tuple[Column, ...]:
+        """Gauges of a data set that have features on this grid."""
+        return self._covered(dataset, ColumnRole.GAUGE)
+
+    def counters(self, dataset: Dataset) -> tuple[Column, ...]:
+        """Counters of a data set that have features on this grid. Counters of bills' items have none."""
+        return () if dataset.is_summed else self._covered(dataset, ColumnRole.COUNTER)
+
+    def _covered(self, dataset: Dataset, role: ColumnRole) -> tuple[Column, ...]:
+        return tuple(
+            column
+            for column in dataset.columns
+            if column.role is role and (self.columns is None or column.name in self.columns)
+        )
 
 
 Part = Literal["train", "valid", "holdout"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from itertools import product
-from typing import Literal
 
 from pydantic import Field
 
@@ -25,6 +25,22 @@ from feature_repo.datasets import (
     FeatureGrid,
     Frozen,
 )
+from feature_repo.fields import FeatureField, measured_fields, window_name
+
+__all__ = [
+    "DAY",
+    "EVENT_TIME",
+    "EventCode",
+    "FeatureField",
+    "StoredColumn",
+    "Template",
+    "ViewDefinition",
+    "entity_fields",
+    "event_codes",
+    "feature_views",
+    "grid_views",
+    "window_name",
+]
 
 EVENT_TIME = "event_time"  # when a feature row became true; the same in every view
 DAY = "day"  # partition of the feature tables: the date of event_time
@@ -41,23 +57,6 @@ class Template(StrEnum):
     PROFILE = "profile"
 
 
-class FeatureField(Frozen):
-    """One feature, as models take it."""
-
-    name: str = Field(pattern=TABLE_NAME)
-    view: str
-    type: ColumnType
-    unit: str = ""
-    description: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    kind: Literal["stored", "elapsed"] = "stored"
-    at_column: str | None = Field(
-        None,
-        description="For elapsed features: the stored time from which the hours are counted at retrieval.",
-    )
-
-
 class StoredColumn(Frozen):
     """One column of a feature table besides entity, event_time and day."""
 
@@ -69,6 +68,7 @@ class ViewDefinition(Frozen):
     """One feature view: a table with at most one row per entity and event_time."""
 
     name: str = Field(pattern=TABLE_NAME)
+    grid: str | None = Field(description="Grid that its rows stand on; None: inventory, which has none.")
     template: Template
     entity: str = Field(description="Column that names the entity.")
     dataset: str = Field(description="Data set that the features describe.")
@@ -94,33 +94,50 @@ class EventCode(Frozen):
     values: tuple[tuple[str, str], ...]
 
 
-def feature_views(datasets: tuple[Dataset, ...], grid: FeatureGrid) -> tuple[ViewDefinition, ...]:
-    """The feature views of a source: telemetry first, then events, then inventory.
+def feature_views(
+    datasets: tuple[Dataset, ...], grids: Mapping[str, FeatureGrid]
+) -> tuple[ViewDefinition, ...]:
+    """The feature views of a source: grid by grid telemetry first, then events; inventory at the end, once.
 
+    The views of the first grid have plain names, those of the others end in the grid's name.
     Events have features only beside telemetry of the same entity, because their rows stand at the
     telemetry's feature times.
 
     Raises:
-        ValueError: two features would have the same name.
+        ValueError: two features that one model would take have the same name, or a grid names a
+            data set or a column that is not there.
     """
-    telemetry = [dataset for dataset in datasets if dataset.kind is DatasetKind.TELEMETRY]
-    views = [_windows(dataset, grid) for dataset in telemetry]
-    for dataset in datasets:
-        beside = tuple(other.name for other in telemetry if other.entity == dataset.entity)
-        if dataset.kind is DatasetKind.EVENTS and beside:
-            views.append(_history(dataset, beside, grid))
+    views = [
+        view
+        for number, (name, grid) in enumerate(grids.items())
+        for view in _on_grid(datasets, name, grid, suffix=f"_{name}" if number else "")
+    ]
     views += [_profile(dataset) for dataset in datasets if dataset.kind is DatasetKind.INVENTORY]
     views = [view for view in views if view.fields]
-    names = Counter(name for view in views for name in (field.name for field in view.fields))
-    if doubled := sorted(name for name, count in names.items() if count > 1):
-        raise ValueError(
-            f"features {doubled} come from more than one data set: rename a column of the profile"
-        )
+    for name in grids:
+        _check_names(name, grid_views(tuple(views), name))
     return tuple(views)
 
 
+def grid_views(views: tuple[ViewDefinition, ...], grid: str) -> tuple[ViewDefinition, ...]:
+    """The views that a model on one grid takes: those of the grid, and inventory of the same entities.
+
+    A grid without views of its own has all inventory.
+    """
+    entities = {view.entity for view in views if view.grid == grid}
+    return tuple(
+        view
+        for view in views
+        if view.grid == grid or (view.grid is None and (view.entity in entities or not entities))
+    )
+
+
 def entity_fields(views: tuple[ViewDefinition, ...], entity: str | None = None) -> tuple[FeatureField, ...]:
-    """Features of one entity in the order in which models take them; by default of the first view's."""
+    """Features of one entity in the order in which models take them; by default of the first view's.
+
+    Args:
+        views: Those of one grid, with inventory.
+    """
     if not views:
         return ()
     wanted = entity or views[0].entity
@@ -147,16 +164,6 @@ def event_codes(dataset: Dataset) -> tuple[EventCode, ...]:
     )
 
 
-def window_name(window: timedelta) -> str:
-    """Short name of a window: ``3h``, ``24h``, ``3d``, ``30min``, ``90s``. Days from two days on."""
-    seconds = int(window.total_seconds())
-    if seconds % 86_400 == 0 and seconds > 86_400:
-        return f"{seconds // 86_400}d"
-    if seconds % 3_600 == 0:
-        return f"{seconds // 3_600}h"
-    return f"{seconds // 60}min" if seconds % 60 == 0 else f"{seconds}s"
-
-
 def _code_name(dataset: str, values: tuple[str, ...]) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", "_".join(values).lower()).strip("_")
     return name if name[:1].isalpha() else f"{dataset}_{name}"
@@ -169,84 +176,80 @@ def _combinations(columns: list[Column]) -> int:
     return total
 
 
-def _windows(dataset: Dataset, grid: FeatureGrid) -> ViewDefinition:
-    view = f"{dataset.name}_windows"
-    fields: list[FeatureField] = []
-    for column in dataset.columns:
-        if column.role is ColumnRole.GAUGE:
-            fields += _gauge_fields(view, column, grid)
-        elif column.role is ColumnRole.COUNTER:
-            fields += _counter_fields(view, column, grid)
+def _on_grid(
+    datasets: tuple[Dataset, ...], name: str, grid: FeatureGrid, suffix: str
+) -> list[ViewDefinition]:
+    _check_references(datasets, name, grid)
+    measured = [dataset for dataset in datasets if _is_measured(dataset, grid)]
+    views: list[ViewDefinition] = []
+    for dataset in measured:
+        # Of one entity once: the calendar is the same beside each data set.
+        first_of_entity = dataset.entity not in {view.entity for view in views if view.fields}
+        views.append(_windows(dataset, name, grid, suffix, with_calendar=first_of_entity))
+    for dataset in datasets:
+        beside = tuple(other.name for other in measured if other.entity == dataset.entity)
+        if (
+            dataset.kind is DatasetKind.EVENTS
+            and beside
+            and dataset.name in (grid.datasets or (dataset.name,))
+        ):
+            views.append(_history(dataset, beside, name, grid, suffix))
+    return views
+
+
+def _is_measured(dataset: Dataset, grid: FeatureGrid) -> bool:
+    if grid.datasets is None:
+        return dataset.kind is DatasetKind.TELEMETRY
+    return dataset.kind in (DatasetKind.TELEMETRY, DatasetKind.BILLING) and dataset.name in grid.datasets
+
+
+def _check_references(datasets: tuple[Dataset, ...], name: str, grid: FeatureGrid) -> None:
+    described = {dataset.name: dataset for dataset in datasets if dataset.kind is not DatasetKind.INVENTORY}
+    if missing := sorted(set(grid.datasets or ()) - described.keys()):
+        raise ValueError(
+            f"features.{name}.datasets: {missing} are none of telemetry, billing and events; those are {sorted(described)}"
+        )
+    columns = {
+        column
+        for dataset in datasets
+        if _is_measured(dataset, grid)
+        for column in dataset.named(ColumnRole.GAUGE, ColumnRole.COUNTER)
+    }
+    if missing := sorted(set(grid.columns or ()) - columns):
+        raise ValueError(
+            f"features.{name}.columns: {missing} are no gauges or counters of its data sets; those are {sorted(columns)}"
+        )
+
+
+def _check_names(grid: str, views: tuple[ViewDefinition, ...]) -> None:
+    for entity in {view.entity for view in views}:
+        names = Counter(field.name for field in entity_fields(views, entity))
+        if doubled := sorted(name for name, count in names.items() if count > 1):
+            raise ValueError(
+                f"features {doubled} of grid {grid} come from more than one data set: rename a column of the profile"
+            )
+
+
+def _windows(
+    dataset: Dataset, grid_name: str, grid: FeatureGrid, suffix: str, with_calendar: bool
+) -> ViewDefinition:
+    view = f"{dataset.name}_windows{suffix}"
     return ViewDefinition(
         name=view,
+        grid=grid_name,
         template=Template.WINDOWS,
         entity=dataset.entity,
         dataset=dataset.name,
         sources=(dataset.name,),
-        fields=tuple(fields),
+        fields=measured_fields(view, dataset, grid, with_calendar),
         ttl=grid.ttl,
     )
 
 
-def _gauge_fields(view: str, column: Column, grid: FeatureGrid) -> list[FeatureField]:
-    shortest, longest = window_name(grid.windows[0]), window_name(grid.windows[-1])
-    bounds = {"minimum": column.minimum, "maximum": column.maximum}
-    span = None if column.minimum is None or column.maximum is None else column.maximum - column.minimum
-
-    def field(suffix: str, description: str, **limits: float | None) -> FeatureField:
-        return FeatureField(
-            name=f"{column.name}__{suffix}",
-            view=view,
-            type=ColumnType.FLOAT,
-            unit=column.unit,
-            description=f"{column.description or column.name} {description}",
-            **limits,
-        )
-
-    fields = [field("last", f"Newest value of the last {longest}.", **bounds)]
-    for window in map(window_name, grid.windows):
-        fields.append(field(f"mean_{window}", f"Mean of the last {window}.", **bounds))
-    # Spread only over the longest window: the shortest may hold a single value.
-    fields.append(
-        field(f"std_{longest}", f"Standard deviation of the last {longest}.", minimum=0.0, maximum=span)
-    )
-    if len(grid.windows) > 1:
-        limits = {} if span is None else {"minimum": -span, "maximum": span}
-        fields.append(
-            field("change", f"Mean of the last {shortest} minus mean of the last {longest}.", **limits)
-        )
-    return fields
-
-
-def _counter_fields(view: str, column: Column, grid: FeatureGrid) -> list[FeatureField]:
-    longest = window_name(grid.windows[-1])
-
-    def field(suffix: str, description: str, maximum: float | None) -> FeatureField:
-        return FeatureField(
-            name=f"{column.name}__{suffix}",
-            view=view,
-            type=column.type,
-            unit=column.unit,
-            description=f"{column.description or column.name} {description}",
-            minimum=column.minimum if suffix == "last" else 0.0,
-            maximum=maximum,
-        )
-
-    return [
-        field("last", f"Newest value of the last {longest}.", column.maximum),
-        *(
-            field(
-                f"increase_{window}",
-                f"Growth within the last {window}; a fall counts as a new start at zero.",
-                None,
-            )
-            for window in map(window_name, grid.windows)
-        ),
-    ]
-
-
-def _history(dataset: Dataset, beside: tuple[str, ...], grid: FeatureGrid) -> ViewDefinition:
-    view = f"{dataset.name}_history"
+def _history(
+    dataset: Dataset, beside: tuple[str, ...], grid_name: str, grid: FeatureGrid, suffix: str
+) -> ViewDefinition:
+    view = f"{dataset.name}_history{suffix}"
     longest = window_name(grid.windows[-1])
     fields: list[FeatureField] = []
     for code in event_codes(dataset):
@@ -274,6 +277,7 @@ def _history(dataset: Dataset, beside: tuple[str, ...], grid: FeatureGrid) -> Vi
         fields += [count, since]
     return ViewDefinition(
         name=view,
+        grid=grid_name,
         template=Template.HISTORY,
         entity=dataset.entity,
         dataset=dataset.name,
@@ -287,6 +291,7 @@ def _profile(dataset: Dataset) -> ViewDefinition:
     view = f"{dataset.name}_profile"
     return ViewDefinition(
         name=view,
+        grid=None,
         template=Template.PROFILE,
         entity=dataset.entity,
         dataset=dataset.name,

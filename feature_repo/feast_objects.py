@@ -25,10 +25,10 @@ _FOR_EVER = timedelta(0)  # as Feast writes it
 def feast_objects(
     views: tuple[ViewDefinition, ...], models: Mapping[str, tuple[str, ...]], table_of: Callable[[str], str]
 ) -> list[Entity | FeatureView | FeatureService]:
-    """Entities and views, and one service per model with the views of its data sets.
+    """Entities and views, and one service per model with the views that it takes.
 
     Args:
-        models: Data sets that each model needs, by its name.
+        models: Names of the views that each model takes, by its name.
         table_of: Path below the lake of a view's table.
     """
     entities = {
@@ -39,9 +39,9 @@ def feast_objects(
         view.name: _feature_view(view, entities[view.entity], table_of(view.name)) for view in views
     }
     services = [
-        FeatureService(name=model, features=chosen)
-        for model, datasets in models.items()
-        if (chosen := [feature_views[view.name] for view in views if view.dataset in datasets])
+        FeatureService(name=model, features=[feature_views[name] for name in chosen])
+        for model, chosen in models.items()
+        if chosen
     ]
     return [*entities.values(), *feature_views.values(), *services]
 

@@ -1,6 +1,6 @@
 """How feature values come about: clean rows in, feature rows out. Polars, lazy.
 
-A feature row at time T uses only rows with event_time in (T - window, T], and for events also the
+A feature row at time T uses only rows with event_time in (T - look-back, T], and for events also the
 time of the newest one at or before T. Nothing later can change it.
 
 Sums run over each window anew instead of being carried along: a carried sum keeps the rounding of
@@ -17,6 +17,8 @@ import polars as pl
 
 from feature_repo.datasets import ColumnRole, ColumnType, Dataset, FeatureGrid
 from feature_repo.definitions import DAY, EVENT_TIME, FeatureField, ViewDefinition, event_codes, window_name
+from feature_repo.fields import measured_fields
+from feature_repo.windows import counter_figures, gauge_figures, window_features
 
 UTC_TIME = pl.Datetime("us", "UTC")
 TYPES: dict[ColumnType, pl.DataType] = {
@@ -27,6 +29,7 @@ TYPES: dict[ColumnType, pl.DataType] = {
 }
 # Order of arrival, which decides between rows of equal entity and time: the later one counts.
 ARRIVAL = ("slice_start", "ordinal")
+_ROW_TIME = "time of the row"  # no data set can have a column of this name
 
 
 def table_schema(view: ViewDefinition) -> pl.Schema:
@@ -57,7 +60,7 @@ def feature_points(telemetry: pl.LazyFrame, dataset: Dataset, grid: FeatureGrid)
 
 
 def telemetry_features(rows: pl.LazyFrame, dataset: Dataset, grid: FeatureGrid) -> pl.LazyFrame:
-    """Features of gauges and counters over the grid's windows.
+    """Features of gauges and counters on the grid, and of the calendar; bills are telemetry here.
 
     Two steps: figures per bucket, then figures of the buckets within each window. Variances are
     combined as in Chan, Golub and LeVeque (1983), which loses no digits on values far from zero.
@@ -66,42 +69,39 @@ def telemetry_features(rows: pl.LazyFrame, dataset: Dataset, grid: FeatureGrid) 
         rows: Clean rows of the data set, in any order.
 
     Returns:
-        Columns entity, ``event_time`` and the view's features; sorted by entity and time.
+        Columns entity, ``event_time`` and the stored columns of the features, of the calendar too
+        where the grid has it; sorted by entity and time.
     """
-    entity = dataset.entity
-    gauges, counters = dataset.named(ColumnRole.GAUGE), dataset.named(ColumnRole.COUNTER)
-    ordered = rows.sort(entity, dataset.event_time, *ARRIVAL).with_columns(
-        *(pl.col(gauge).cast(pl.Float64).fill_nan(None) for gauge in gauges),
-        *(_steps(counter, entity) for counter in counters),
-    )
+    entity, time = dataset.entity, pl.col(dataset.event_time)
+    gauges = tuple(column.name for column in grid.gauges(dataset))
+    counters = tuple(column.name for column in grid.counters(dataset))
+    known = _summed(rows, dataset, gauges) if dataset.is_summed else rows
     buckets = (
-        ordered.with_columns(feature_time(pl.col(dataset.event_time), grid.every).alias(EVENT_TIME))
+        known.sort(entity, dataset.event_time, *([] if dataset.is_summed else ARRIVAL))
+        .select(
+            entity,
+            time.alias(_ROW_TIME),
+            feature_time(time, grid.every).alias(EVENT_TIME),
+            *(pl.col(gauge).cast(pl.Float64).fill_nan(None) for gauge in gauges),
+            *counters,
+            *(_steps(counter, entity) for counter in counters),
+        )
         .group_by(entity, EVENT_TIME, maintain_order=True)
         .agg(
-            *(figure for gauge in gauges for figure in _gauge_bucket(gauge)),
-            *(figure for counter in counters for figure in _counter_bucket(counter)),
+            *(figure for gauge in gauges for figure in gauge_figures(gauge, _ROW_TIME, grid)),
+            *(figure for counter in counters for figure in counter_figures(counter)),
         )
     )
-    longest = grid.windows[-1]
-    features = buckets.select(entity, EVENT_TIME)
-    for window in grid.windows:
-        figures = [
-            *(figure for gauge in gauges for figure in _gauge_window(gauge, window, window == longest)),
-            *(
-                figure
-                for counter in counters
-                for figure in _counter_window(counter, window, window == longest)
-            ),
-        ]
-        part = buckets.rolling(EVENT_TIME, period=window, closed="right", group_by=entity).agg(figures)
-        features = features.join(part, on=[entity, EVENT_TIME], how="left", maintain_order="left")
-    short, long = window_name(grid.windows[0]), window_name(longest)
-    if len(grid.windows) > 1:
-        features = features.with_columns(
-            (pl.col(f"{gauge}__mean_{short}") - pl.col(f"{gauge}__mean_{long}")).alias(f"{gauge}__change")
-            for gauge in gauges
-        )
-    return features
+    fields = measured_fields("", dataset, grid, with_calendar=True)
+    schema = pl.Schema({entity: pl.String(), EVENT_TIME: UTC_TIME, **_stored_types(fields)})
+    return buckets.map_batches(
+        lambda frame: window_features(frame, dataset, grid, schema),
+        # A row stands for its windows: no filter or choice of rows may come before.
+        predicate_pushdown=False,
+        projection_pushdown=False,
+        slice_pushdown=False,
+        schema=schema,
+    )
 
 
 def event_features(
@@ -169,30 +169,22 @@ def elapsed(frame: pl.DataFrame, fields: Iterable[FeatureField], time: str) -> p
     )
 
 
-def _gauge_bucket(gauge: str) -> list[pl.Expr]:
-    value = pl.col(gauge)
-    return [
-        value.count().cast(pl.Int64).alias(f"{gauge} n"),
-        value.mean().alias(f"{gauge} mean"),
-        (value.var(ddof=0) * value.count()).alias(f"{gauge} m2"),
-        value.drop_nulls().last().alias(f"{gauge} last"),
-    ]
+def _stored_types(fields: Iterable[FeatureField]) -> dict[str, pl.DataType]:
+    return {
+        field.at_column or field.name: UTC_TIME if field.at_column else TYPES[field.type] for field in fields
+    }
 
 
-def _gauge_window(gauge: str, window: timedelta, is_longest: bool) -> list[pl.Expr]:
-    weight, mean = pl.col(f"{gauge} n"), pl.col(f"{gauge} mean")
-    rows = _total(weight)
-    centre = _total(weight * mean) / rows
-    name = window_name(window)
-    figures = [pl.when(rows > 0).then(centre).alias(f"{gauge}__mean_{name}")]
-    if is_longest:
-        squares = _total(pl.col(f"{gauge} m2")) + _total(weight * (mean - centre) ** 2)
-        deviation = (squares / (rows - 1)).sqrt()
-        figures += [
-            pl.col(f"{gauge} last").drop_nulls().last().alias(f"{gauge}__last"),
-            pl.when(rows > 1).then(deviation).alias(f"{gauge}__std_{name}"),
-        ]
-    return figures
+def _summed(rows: pl.LazyFrame, dataset: Dataset, gauges: tuple[str, ...]) -> pl.LazyFrame:
+    """One row per entity and time, with the sums of the gauges over the rows that differ in other key columns."""
+    entity, time = dataset.entity, dataset.event_time
+    # By the key, not by arrival: the bits of a sum hang on its order.
+    return (
+        rows.sort(*dict.fromkeys((entity, time, *dataset.key)))
+        .with_columns(pl.col(gauge).cast(pl.Float64).fill_nan(None) for gauge in gauges)
+        .group_by(entity, time, maintain_order=True)
+        .agg(pl.when(pl.col(gauge).count() > 0).then(pl.col(gauge).sum()).alias(gauge) for gauge in gauges)
+    )
 
 
 def _steps(counter: str, entity: str) -> pl.Expr:
@@ -206,32 +198,6 @@ def _steps(counter: str, entity: str) -> pl.Expr:
         .then(value)
         .alias(f"{counter} step")
     )
-
-
-def _counter_bucket(counter: str) -> list[pl.Expr]:
-    # The step into the bucket is kept apart: at the start of a window it leads in from outside.
-    steps = pl.col(f"{counter} step").filter(pl.col(counter).is_not_null())
-    return [
-        pl.col(counter).count().cast(pl.Int64).alias(f"{counter} n"),
-        steps.first().alias(f"{counter} entry"),
-        steps.slice(1).sum().alias(f"{counter} inner"),
-        pl.col(counter).drop_nulls().last().alias(f"{counter} last"),
-    ]
-
-
-def _counter_window(counter: str, window: timedelta, is_longest: bool) -> list[pl.Expr]:
-    weight = pl.col(f"{counter} n")
-    entries = pl.col(f"{counter} entry").filter(weight > 0).slice(1)
-    growth = _total(pl.col(f"{counter} inner")) + _total(entries)
-    figures = [pl.when(_total(weight) > 0).then(growth).alias(f"{counter}__increase_{window_name(window)}")]
-    if is_longest:
-        figures.append(pl.col(f"{counter} last").drop_nulls().last().alias(f"{counter}__last"))
-    return figures
-
-
-def _total(values: pl.Expr) -> pl.Expr:
-    """Sum over the window's rows, added up anew; Polars carries a plain ``sum`` from row to row."""
-    return values.implode().list.sum()
 
 
 def _cumulated(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:

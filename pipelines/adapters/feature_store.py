@@ -20,6 +20,7 @@ from feature_repo.definitions import (
     ViewDefinition,
     entity_fields,
     feature_views,
+    grid_views,
 )
 from models.catalogue import CATALOGUE
 from pipelines.errors import FeatureError, SettingsError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import feast
     import polars as pl
 
+    from models.specs import ModelSpec
     from pipelines.settings import Settings
     from pipelines.sources.profile import SourceProfile
 
@@ -38,11 +40,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS_PER_WRITE = 2_000  # bounds memory: Feast makes an object of each value
 
 
-def views(profile: SourceProfile) -> tuple[ViewDefinition, ...]:
-    """The feature views of a source.
+def all_views(profile: SourceProfile) -> tuple[ViewDefinition, ...]:
+    """The feature views of a source, of all its grids.
 
     Raises:
-        FeatureError: two of its columns would make features of one name.
+        FeatureError: two of its columns would make features of one name, or a grid names what is not there.
     """
     try:
         return feature_views(profile.datasets, profile.features)
@@ -50,9 +52,20 @@ def views(profile: SourceProfile) -> tuple[ViewDefinition, ...]:
         raise FeatureError(f"profile {profile.name}: {error}") from error
 
 
-def fields(profile: SourceProfile) -> tuple[FeatureField, ...]:
-    """The features of a source's machines, in the order in which models take them."""
-    return entity_fields(views(profile))
+def views(profile: SourceProfile, grid: str | None = None) -> tuple[ViewDefinition, ...]:
+    """The feature views that a model on one grid takes, inventory included; by default on the first grid.
+
+    Raises:
+        FeatureError: as :func:`all_views`.
+        SourceError: the source has no such grid.
+    """
+    profile.grid(grid)
+    return grid_views(all_views(profile), grid or profile.default_grid)
+
+
+def fields(profile: SourceProfile, grid: str | None = None) -> tuple[FeatureField, ...]:
+    """The features of a grid's entities, in the order in which models take them; by default of the first grid."""
+    return entity_fields(views(profile, grid))
 
 
 STALE_VIEWS = "stale_views"
@@ -70,40 +83,64 @@ class FeatureStore:
     def __init__(self, profile: SourceProfile, settings: Settings) -> None:
         self._profile = profile
         self._settings = settings
-        self.views = views(profile)
+        self.views = all_views(profile)
 
-    def fields(self) -> tuple[FeatureField, ...]:
+    def views_of(self, grids: Iterable[str | None] | None = None) -> tuple[ViewDefinition, ...]:
+        """The views of these grids (None among them: the first) with their inventory; None: all views.
+
+        Raises:
+            SourceError: the source has no such grid.
+        """
+        if grids is None:
+            return self.views
+        names = [grid or self._profile.default_grid for grid in grids]
+        for name in names:
+            self._profile.grid(name)
+        wanted = {view.name for name in names for view in grid_views(self.views, name)}
+        return tuple(view for view in self.views if view.name in wanted)
+
+    def fields(self, grid: str | None = None) -> tuple[FeatureField, ...]:
         """As :func:`fields`."""
-        return entity_fields(self.views)
+        return entity_fields(self.views_of([grid]))
 
     @property
     def entity(self) -> str:
+        """As :meth:`entity_of` the first grid."""
+        return self.entity_of()
+
+    def entity_of(self, grid: str | None = None) -> str:
         """Column that names the entity of :meth:`fields`.
 
         Raises:
-            FeatureError: the source has no features.
+            FeatureError: the grid has no features.
         """
-        if not self.views:
+        chosen = self.views_of([grid])
+        if not chosen:
             raise FeatureError(
-                f"profile {self._profile.name} has no features: it has no telemetry with gauges or counters"
+                f"profile {self._profile.name} has no features on grid {grid or self._profile.default_grid}: "
+                "it has no telemetry with gauges or counters"
             )
-        return self.views[0].entity
+        return chosen[0].entity
 
     def apply(self) -> None:
         """Write the definitions to the registry and make the online tables. Again: changes nothing."""
         from feature_repo.feast_objects import feast_objects
 
-        datasets = {name: self._profile.spec_of(spec).datasets for name, spec in CATALOGUE.items()}
-        self._store.apply(feast_objects(self.views, datasets, self._table))
+        chosen = {name: self._views_for(self._profile.spec_of(spec)) for name, spec in CATALOGUE.items()}
+        self._store.apply(feast_objects(self.views, chosen, self._table))
 
     def historical(
-        self, observations: pl.DataFrame, versions: Mapping[str, int] | None = None
+        self,
+        observations: pl.DataFrame,
+        versions: Mapping[str, int] | None = None,
+        grid: str | None = None,
     ) -> pl.DataFrame:
         """The features of each observation as they were known at its time.
 
         Args:
             observations: Columns of the entity and ``event_time`` (UTC); others are passed through.
             versions: Version to read of each view's table, by view; the newest of those not named.
+            grid: Whose features, with those of inventory; None: the first grid's.
 
         Returns:
             The observations, each once and in their order, and one column per feature: Float64,
@@ -117,8 +154,9 @@ class FeatureStore:
 
         from feature_repo.transformations import elapsed
 
-        entity = self._entity_among(observations.columns)
-        chosen = entity_fields(self.views, entity)
+        known = self.views_of([grid])
+        entity = self._entity_among(observations.columns, known)
+        chosen = entity_fields(known, entity)
         if clash := sorted({field.name for field in chosen} & set(observations.columns)):
             raise FeatureError(f"observations have columns named as features: {clash}; drop or rename them")
         pinned = {self._table(view): version for view, version in (versions or {}).items()}
@@ -135,19 +173,24 @@ class FeatureStore:
         complete = elapsed(_as_times(pl.DataFrame(table), chosen), chosen, _FEAST_TIME)
         return observations.hstack(complete.select(field.name for field in chosen))
 
-    def publish(self, end: datetime) -> int:
+    def publish(self, end: datetime, grids: Iterable[str | None] | None = None) -> int:
         """Write the newest row of each entity with an event time up to ``end`` to the online store.
 
         Rows that would be missing for their age at ``end`` are left out. An older row never
         overwrites a newer one, so windows may be published in any order, and again.
 
-        Returns:
-            Rows written or found there already, over all views.
-        """
-        return sum(self._publish(view, end) for view in self.views)
+        Args:
+            grids: Only the views of these, as :meth:`views_of` chooses them.
 
-    def online(self, entities: Sequence[str], at: datetime) -> list[dict[str, object] | None]:
-        """The features of each entity as a model is to see them at ``at``.
+        Returns:
+            Rows written or found there already, over all the views.
+        """
+        return sum(self._publish(view, end) for view in self.views_of(grids))
+
+    def online(
+        self, entities: Sequence[str], at: datetime, grid: str | None = None
+    ) -> list[dict[str, object] | None]:
+        """The features of each entity as a model on the grid is to see them at ``at``; None: the first grid.
 
         Returns:
             Per entity, in order: each feature by name (float, int, str or None), and per view the
@@ -167,8 +210,9 @@ class FeatureStore:
 
         from feature_repo.transformations import elapsed
 
-        known = [view for view in self.views if view.entity == self.entity]
-        moments, stored = self._stored_online(known, entities)
+        entity = self.entity_of(grid)
+        known = [view for view in self.views_of([grid]) if view.entity == entity]
+        moments, stored = self._stored_online(known, entity, entities)
         ages = {
             view.name: [None if moment is None else at - moment for moment in moments[view.name]]
             for view in known
@@ -184,7 +228,7 @@ class FeatureStore:
                 stored[column.name] = [
                     value if use else None for value, use in zip(values, usable, strict=True)
                 ]
-        chosen = self.fields()
+        chosen = self.fields(grid)
         times = {field.at_column: stored[field.at_column] for field in chosen if field.at_column}
         frame = pl.DataFrame(times, schema=dict.fromkeys(times, pl.Int64)).with_columns(
             pl.lit(at).alias(_FEAST_TIME)
@@ -233,6 +277,13 @@ class FeatureStore:
             )
         )
 
+    def _views_for(self, spec: ModelSpec) -> tuple[str, ...]:
+        """Names of the views that a model takes; none where the source lacks its grid."""
+        grid = spec.grid or self._profile.default_grid
+        if grid not in self._profile.features:
+            return ()
+        return tuple(view.name for view in grid_views(self.views, grid) if view.dataset in spec.datasets)
+
     def _publish(self, view: ViewDefinition, end: datetime) -> int:
         import polars as pl
 
@@ -261,7 +312,7 @@ class FeatureStore:
         return newest.height
 
     def _stored_online(
-        self, known: Sequence[ViewDefinition], entities: Sequence[str]
+        self, known: Sequence[ViewDefinition], entity: str, entities: Sequence[str]
     ) -> tuple[dict[str, list[datetime | None]], dict[str, list[object]]]:
         """Per view the times of the rows, and per stored column the values; both in order of ``entities``."""
         from feast.errors import FeatureViewNotFoundException
@@ -269,7 +320,7 @@ class FeatureStore:
         try:
             answer = self._store.get_online_features(
                 features=[f"{view.name}:{column.name}" for view in known for column in view.stored],
-                entity_rows={self.entity: list(entities)},
+                entity_rows={entity: list(entities)},
             ).proto
         except (FeatureViewNotFoundException, sqlite3.OperationalError) as error:
             raise FeatureError(
@@ -286,11 +337,12 @@ class FeatureStore:
     def _table(self, view: str) -> str:
         return self._profile.table(Layer.FEATURES, view)
 
-    def _entity_among(self, columns: Sequence[str]) -> str:
-        found = [name for name in dict.fromkeys(view.entity for view in self.views) if name in columns]
+    def _entity_among(self, columns: Sequence[str], known: Sequence[ViewDefinition]) -> str:
+        entities = list(dict.fromkeys(view.entity for view in known))
+        found = [name for name in entities if name in columns]
         if EVENT_TIME not in columns or not found:
             raise FeatureError(
-                f"observations have columns {list(columns)}: they need {EVENT_TIME!r} and the entity {self.entity!r}"
+                f"observations have columns {list(columns)}: they need {EVENT_TIME!r} and one of the entities {entities}"
             )
         return found[0]
 

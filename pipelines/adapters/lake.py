@@ -16,7 +16,7 @@ from pipelines.references import TableRef
 
 if TYPE_CHECKING:
     import polars as pl
-    from deltalake import CommitProperties, DeltaTable
+    from deltalake import CommitProperties, DeltaTable, WriterProperties
 
     from pipelines.settings import Settings
 
@@ -109,6 +109,7 @@ class Lake:
         work: Iterable[str] = (),
         version: int | None = None,
         partition_by: str | None = None,
+        plain_numbers: bool = False,
     ) -> TableRef:
         """Put ``rows`` in the place of those that match ``where``, in one commit.
 
@@ -119,6 +120,8 @@ class Lake:
             version: Version of the table that was the newest before ``rows`` were computed; so no
                 writer puts rows of older input over rows of newer input. None: the rows are right
                 whatever others have written.
+            plain_numbers: Rows are wide and nearly all numbers that do not repeat: dictionaries
+                and statistics of columns would cost more than they save.
 
         Returns:
             The version that holds the rows, with ``rows_added=0`` where all of the work was there.
@@ -144,6 +147,7 @@ class Lake:
                     predicate=where,
                     schema_mode="merge",
                     commit_properties=_named(names),
+                    writer_properties=_plain() if plain_numbers else None,
                 )
             except CommitFailedError:
                 continue
@@ -198,14 +202,19 @@ class Lake:
         if self.exists(table):
             return
         from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
 
-        DeltaTable.create(
-            self.address(table),
-            schema=rows.head(0).to_arrow().schema,
-            mode="ignore",
-            partition_by=partition_by,
-            storage_options=self._options or None,
-        )
+        try:
+            DeltaTable.create(
+                self.address(table),
+                schema=rows.head(0).to_arrow().schema,
+                mode="ignore",
+                partition_by=partition_by,
+                storage_options=self._options or None,
+            )
+        except CommitFailedError:
+            if not self.exists(table):  # else another writer made it just now
+                raise
 
     def _is_done(self, handle: DeltaTable, table: str, names: list[str]) -> bool:
         present = {name for name in names if handle.transaction_version(name) is not None}
@@ -232,3 +241,10 @@ def _named(work: list[str]) -> CommitProperties:
     from deltalake import CommitProperties, Transaction
 
     return CommitProperties(app_transactions=[Transaction(name, 1) for name in work])
+
+
+def _plain() -> WriterProperties:
+    from deltalake import ColumnProperties, WriterProperties
+
+    columns = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
+    return WriterProperties(compression="LZ4_RAW", default_column_properties=columns)

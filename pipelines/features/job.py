@@ -6,7 +6,7 @@ slices, so a rerun after a kill finds either both or neither. Publishing is repe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,16 +26,26 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
     from pipelines.sources.profile import SourceProfile
 
-ROWS_PER_COMMIT = 2_000_000  # bounds memory: at least one slice, then more up to this many clean rows
+# Both bound memory: at least one slice goes into a commit, then more up to so many clean rows, and
+# up to so many values of features (8 bytes each).
+ROWS_PER_COMMIT = 2_000_000
+VALUES_PER_COMMIT = 40_000_000
 MAX_CONFLICTS = 20
 
 
-def run(source: str, window: Window, settings: Settings) -> FeaturesRef:
+def run(
+    source: str, window: Window, settings: Settings, grids: Iterable[str | None] | None = None
+) -> FeaturesRef:
     """Bring the feature tables up to date with the clean slices of a window, and publish.
+
+    Args:
+        grids: Only the tables of these grids, and inventory's; a None among them is the source's
+            first grid. None: all tables.
 
     Raises:
         FeatureError: other writers kept changing the same days.
         LakeError: a table cannot be read or written.
+        SourceError: the source has no such grid.
     """
     from pipelines.adapters.feature_store import FeatureStore
     from pipelines.sources.profile import load_profile
@@ -43,9 +53,15 @@ def run(source: str, window: Window, settings: Settings) -> FeaturesRef:
     profile = load_profile(source)
     store = FeatureStore(profile, settings)
     lake = Lake.of(settings)
-    views = {view.name: FeatureTable(view, profile, lake).bring_up_to_date(window) for view in store.views}
+    chosen = None if grids is None else list(grids)
+    views = {
+        view.name: FeatureTable(view, profile, lake).bring_up_to_date(window)
+        for view in store.views_of(chosen)
+    }
     store.apply()
-    return FeaturesRef(source=source, window=window, views=views, online_rows=store.publish(window.end))
+    return FeaturesRef(
+        source=source, window=window, views=views, online_rows=store.publish(window.end, chosen)
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class _Slice:
     dataset: str
     start: datetime
     rows: int
+    points: int  # at most so many feature rows stand at its rows
 
     @property
     def work(self) -> str:
@@ -69,7 +86,7 @@ class FeatureTable:
         self._profile = profile
         self._lake = lake
         self._table = profile.table(Layer.FEATURES, view.name)
-        self._grid = profile.features
+        self._grid = profile.grid(view.grid)
 
     def bring_up_to_date(self, window: Window) -> TableRef:
         """Take in the clean slices of the window that the table does not hold yet.
@@ -88,7 +105,7 @@ class FeatureTable:
             # this line may have read newer clean rows, and then this commit gives way.
             version = self._lake.version(self._table)
             clean = _Clean(self._profile, self._lake, self._view.sources)
-            batch = _batch(self._pending(clean, window))
+            batch = _batch(self._pending(clean, window), len(self._view.stored))
             if not batch:
                 return TableRef(table=self._table, version=version, rows_added=rows_added)
             touched = self._touched(clean, batch, version)
@@ -100,6 +117,7 @@ class FeatureTable:
                     where=touched.where,
                     work=[piece.work for piece in batch],
                     version=version,
+                    plain_numbers=True,
                 )
             except LakeConflictError as error:
                 conflicts += 1
@@ -111,7 +129,10 @@ class FeatureTable:
     def _pending(self, clean: _Clean, window: Window) -> list[_Slice]:
         found = [piece for name in self._view.sources for piece in clean.slices(name, window)]
         done = self._lake.done(self._table, [piece.work for piece in found])
-        return sorted((piece for piece in found if piece.work not in done), key=lambda piece: piece.start)
+        pending = sorted((piece for piece in found if piece.work not in done), key=lambda piece: piece.start)
+        if sum(piece.points for piece in pending) * len(self._view.stored) > VALUES_PER_COMMIT:
+            return clean.with_points(pending, self._grid.every)
+        return pending
 
     def _touched(self, clean: _Clean, batch: list[_Slice], version: int) -> Touched:
         from pipelines.features import steps
@@ -125,7 +146,7 @@ class FeatureTable:
             time, every = self._profile.dataset(name).event_time, self._grid.every
             match self._view.template:
                 case Template.WINDOWS:
-                    days |= steps.window_days(rows, time, every, self._grid.windows[-1])
+                    days |= steps.window_days(rows, time, every, self._grid.look_back)
                 case Template.HISTORY if name == self._view.dataset:
                     # The time of the last event reaches into all later rows.
                     onwards = min(steps.point_days(rows, time, every))
@@ -148,7 +169,7 @@ class FeatureTable:
 
         parts = [pl.LazyFrame(schema=table_schema(self._view))]
         # Runs closer than the look-back share most of what they read.
-        for first, last in steps.spans(days, gap=self._grid.windows[-1]):
+        for first, last in steps.spans(days, gap=self._grid.look_back):
             features = self._features(clean, steps.midnight(first), steps.midnight(last) + timedelta(days=1))
             parts.append(to_table(features, self._view).filter(pl.col(DAY).is_in(days)))
         return pl.concat(parts).collect()
@@ -162,7 +183,7 @@ class FeatureTable:
         dataset = self._profile.dataset(self._view.dataset)
         match self._view.template:
             case Template.WINDOWS:
-                rows = clean.between(dataset.name, begin - self._grid.windows[-1], end)
+                rows = clean.between(dataset.name, begin - self._grid.look_back, end)
                 return transformations.telemetry_features(rows, dataset, self._grid)
             case Template.HISTORY:
                 reach = self._grid.every or timedelta(0)
@@ -203,9 +224,29 @@ class _Clean:
         )
         rows = dict(found.iter_rows())
         return [
-            _Slice(name, start, rows[start])
+            _Slice(name, start, rows[start], points=rows[start])
             for start in (piece.start for piece in span.slices(step))
             if start in rows
+        ]
+
+    def with_points(self, pieces: list[_Slice], every: timedelta | None) -> list[_Slice]:
+        """The slices with a closer bound of their feature rows, which stand at multiples of ``every``."""
+        import polars as pl
+
+        from feature_repo.transformations import feature_time
+
+        if every is None:
+            return pieces
+        bounds: dict[tuple[str, datetime], int] = {}
+        for name, dataset in self._datasets.items():
+            rows = self.rows_of(name, [piece.start for piece in pieces if piece.dataset == name])
+            if rows is None:
+                continue
+            times = feature_time(pl.col(dataset.event_time), every).n_unique()
+            counts = rows.group_by("slice_start").agg(times * pl.col(dataset.entity).n_unique()).collect()
+            bounds.update({(name, start): points for start, points in counts.iter_rows()})
+        return [
+            replace(piece, points=min(piece.rows, bounds[piece.dataset, piece.start])) for piece in pieces
         ]
 
     def rows_of(self, name: str, starts: list[datetime]) -> pl.LazyFrame | None:
@@ -236,11 +277,14 @@ def _scan(lake: Lake, profile: SourceProfile, dataset: Dataset) -> pl.LazyFrame:
     return pl.LazyFrame(schema={**columns, "slice_start": time, "ordinal": pl.Int64, DAY: pl.Date})
 
 
-def _batch(pending: list[_Slice]) -> list[_Slice]:
-    """The first of the slices, as many as go into one commit."""
+def _batch(pending: list[_Slice], width: int) -> list[_Slice]:
+    """The first of the slices, as many as go into one commit of feature rows of so many values."""
     batch: list[_Slice] = []
+    rows = values = 0
     for piece in pending:
-        if batch and sum(other.rows for other in batch) + piece.rows > ROWS_PER_COMMIT:
+        rows += piece.rows
+        values += piece.points * width
+        if batch and (rows > ROWS_PER_COMMIT or values > VALUES_PER_COMMIT):
             break
         batch.append(piece)
     return batch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from feature_repo.datasets import TABLE_NAME, Dataset, FeatureGrid, Frozen
 from models.specs import ModelSpec
@@ -85,7 +85,11 @@ class SourceProfile(Frozen):
     description: str
     origin: Annotated[SimulatedOrigin | FilesOrigin, Field(discriminator="kind")]
     datasets: tuple[Dataset, ...]
-    features: FeatureGrid = FeatureGrid()
+    features: dict[Annotated[str, Field(pattern=TABLE_NAME)], FeatureGrid] = Field(
+        default_factory=lambda: {"hourly": FeatureGrid()},
+        min_length=1,
+        description="Grids of feature rows by name. The first is what is meant where none is named.",
+    )
     features_schedule: str | None = Field("20 * * * *", description="Cron (UTC) of features_<name>.")
     window_start: datetime | None = Field(None, description="First moment of a finite source.")
     window_end: datetime | None = Field(None, description="End of a finite source.")
@@ -93,6 +97,13 @@ class SourceProfile(Frozen):
         default_factory=dict, description="Per model: fields of its spec that differ for this source."
     )
     folder: str = Field("", description="Folder of the profile's file; set when it is read.")
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _grids_have_names(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (bare := sorted(value.keys() & FeatureGrid.model_fields.keys())):
+            raise ValueError(f"{bare} stand outside a grid: write features: {{hourly: {{{bare[0]}: …}}}}")
+        return value
 
     @model_validator(mode="after")
     def _tables_match(self) -> SourceProfile:
@@ -104,6 +115,20 @@ class SourceProfile(Frozen):
                 f"origin.tables {sorted(self.origin.tables)} are not the datasets {sorted(names)}"
             )
         return self
+
+    @property
+    def default_grid(self) -> str:
+        """Name of the grid that is meant where none is named."""
+        return next(iter(self.features))
+
+    def grid(self, name: str | None = None) -> FeatureGrid:
+        """A grid by name; by default the first. Raises SourceError where the source has no such grid."""
+        try:
+            return self.features[name or self.default_grid]
+        except KeyError:
+            raise SourceError(
+                f"source {self.name} has no feature grid {name!r}; it has {list(self.features)}"
+            ) from None
 
     def dataset(self, name: str) -> Dataset:
         """Raises SourceError where the source has no such data set."""

@@ -80,6 +80,8 @@ def test_each_data_set_of_the_configured_source_has_an_ingest_dag(parsed):
         "ingest_events",
         "ingest_machines",
         "ingest_billing",
+        "ingest_vm_requests",
+        "ingest_vm_events",
     }
 
 

@@ -45,7 +45,7 @@ def _newest(
 
 @pytest.mark.parametrize("ttl", [TTL, None], ids=["with TTL", "without TTL"])
 @given(rows=feature_rows, labels=label_rows)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_label_row_gets_what_a_search_of_all_rows_finds(
     ttl: timedelta | None, rows: list[tuple[str, int, int, int | None]], labels: list[tuple[str, int]]
 ) -> None:

@@ -148,7 +148,7 @@ def _assert_same(found: list[Row], expected: list[Row]) -> None:
 
 @GRIDS
 @given(rows=telemetry_rows)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_telemetry_features_are_what_a_plain_computation_gives(grid: FeatureGrid, rows: list[Row]) -> None:
     features = telemetry_features(_frame(rows, TELEMETRY), TELEMETRY, grid).collect()
     _assert_same(features.to_dicts(), _expected_telemetry(rows, grid))
@@ -156,7 +156,7 @@ def test_telemetry_features_are_what_a_plain_computation_gives(grid: FeatureGrid
 
 @GRIDS
 @given(rows=telemetry_rows, events=event_rows)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_event_features_are_what_a_plain_computation_gives(
     grid: FeatureGrid, rows: list[Row], events: list[Row]
 ) -> None:
@@ -183,7 +183,7 @@ def _until(features: pl.DataFrame, moment: datetime) -> pl.DataFrame:
 
 @GRIDS
 @given(rows=telemetry_rows, later=telemetry_rows, events=event_rows, later_events=event_rows, cut=times)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_after_a_time_changes_a_feature_row_at_or_before_it(
     grid: FeatureGrid,
     rows: list[Row],
@@ -214,7 +214,7 @@ def _replaced_after(rows: list[Row], others: list[Row], cut: datetime) -> list[R
 
 @GRIDS
 @given(rows=telemetry_rows, begin=times)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_values_do_not_depend_on_where_the_computation_begins(
     grid: FeatureGrid, rows: list[Row], begin: datetime
 ) -> None:
@@ -259,7 +259,7 @@ def test_of_inventory_rows_of_equal_time_the_one_that_arrived_last_counts() -> N
 
 
 def test_elapsed_hours_grow_with_the_time_of_asking() -> None:
-    fields = feature_views((TELEMETRY, EVENTS), HOURLY)[1].fields
+    fields = feature_views((TELEMETRY, EVENTS), {"hourly": HOURLY})[1].fields
     frame = pl.DataFrame(
         {"asked": [START + HOUR, START + 90 * timedelta(minutes=1)], "error_last_at": [START] * 2},
         schema_overrides={"asked": UTC_TIME, "error_last_at": UTC_TIME},

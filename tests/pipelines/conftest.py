@@ -22,9 +22,20 @@ description: Three data sets of few columns, for tests.
 origin:
   kind: files
   tables: {readings: [], log: [], units: []}
-features: {every: PT1H, windows: [PT2H, PT6H], ttl: PT3H}
+features:
+  hourly: {every: PT1H, windows: [PT2H, PT6H], ttl: PT3H}
+  fine:
+    every: PT2H
+    windows: [PT6H]
+    ttl: PT4H
+    datasets: [readings]
+    families: [basic, statistics, spectral, spike, calendar]
+    lags: 4
+    differences: [1, 5]
+    autocorrelation: [1]
+    resolution: PT1H
 models:
-  failure: {datasets: [readings, log, units], label: {dataset: log}}
+  failure: {datasets: [readings, log, units], target: {dataset: log}}
 datasets:
   - name: readings
     kind: telemetry

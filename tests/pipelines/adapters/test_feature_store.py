@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines.adapters.feature_store import FeatureStore, age_name, fields
+from pipelines.adapters.feature_store import FeatureStore, age_name, all_views, fields, views
 from pipelines.adapters.lake import Lake
-from pipelines.errors import FeatureError
+from pipelines.errors import FeatureError, SourceError
 from pipelines.features import job
 from pipelines.features.job import FeatureTable
 from pipelines.references import FeaturesRef, Layer, Window
@@ -50,6 +50,33 @@ def test_fields_are_those_of_the_views_in_their_order(small_source: str, setting
     store = FeatureStore(profile, settings)
     assert store.fields() == fields(profile)
     assert store.entity == "unit"
+
+
+def test_a_grid_has_its_own_fields_and_the_inventory(small_source: str, settings: Settings) -> None:
+    profile = load_profile(small_source)
+    store = FeatureStore(profile, settings)
+    names = [field.name for field in store.fields("fine")]
+    assert names == [field.name for field in fields(profile, "fine")]
+    assert {"heat__lag_3", "heat__diff_5", "heat__skew_6h", "heat__acf_1", "hour_sin", "cores"} <= set(names)
+    assert not {"error__count_6h", "heat__mean_2h", "heat__lag_4"} & set(names)
+    assert store.fields("hourly") == store.fields() == store.fields(None)
+    assert [view.name for view in store.views_of(["fine"])] == ["readings_windows_fine", "units_profile"]
+    assert store.views_of(["fine", None]) == store.views_of(None) == store.views
+    assert [view.name for view in views(profile)] == ["readings_windows", "log_history", "units_profile"]
+    assert store.entity_of("fine") == "unit"
+    for ask in (store.fields, store.entity_of):
+        with pytest.raises(SourceError, match=r"no feature grid 'coarse'.*hourly.*fine"):
+            ask("coarse")
+
+
+def test_a_grid_of_what_is_not_there_is_refused(small_source: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    text = Path(small_source).read_text("utf-8")
+    path.write_text(
+        text.replace("datasets: [readings]\n    families", "datasets: [reading]\n    families"), "utf-8"
+    )
+    with pytest.raises(FeatureError, match=r"features\.fine\.datasets.*reading"):
+        all_views(load_profile(str(path)))
 
 
 def test_the_module_imports_nothing_heavy() -> None:
@@ -101,6 +128,39 @@ class TestAgainstFeast:
         assert {name: found.schema[name] for name in (field.name for field in store.fields())} == {
             field.name: types[field.type] for field in store.fields()
         }
+
+    def test_each_grid_answers_with_its_own_features(self, store: FeatureStore) -> None:
+        at = WINDOW.end
+        found = store.historical(_observations(("a", at)), grid="fine")
+        assert found.columns == ["unit", "event_time", *(field.name for field in store.fields("fine"))]
+        assert found["heat__lag_0"][0] == pytest.approx(20 + (22 + 23 + 23) / 3)
+        assert found["heat__lag_1"][0] == pytest.approx(20 + (20 + 21 + 21 + 22) / 4)
+        assert found["model"][0] == "model a"
+        (row,) = store.online(["a"], at, "fine")
+        assert row is not None
+        names = found.columns[2:]
+        assert {name: row[name] for name in names} == found.select(names).row(0, named=True)
+        assert age_name("readings_windows_fine") in row
+        assert age_name("readings_windows") not in row
+
+    def test_only_the_grids_asked_for_are_computed_and_published(
+        self, small_source: str, settings: Settings, put_clean: PutClean
+    ) -> None:
+        put_clean(settings, "readings", [{"unit": "a", "seen_at": START + 4 * HOUR, "heat": 20.0}])
+        window = Window(start=START, end=START + timedelta(days=1))
+        ref = job.run(small_source, window, settings, grids=["fine"])
+        assert list(ref.views) == ["readings_windows_fine", "units_profile"]
+        store = FeatureStore(load_profile(small_source), settings)
+        at = START + 4 * HOUR
+        store.publish(at, ["fine"])
+        assert store.online(["a"], at) == [None]
+        (row,) = store.online(["a"], at, "fine")
+        assert row is not None
+        assert row["heat__lag_0"] == 20.0
+        both = job.run(small_source, window, settings, grids=[None, "fine"])
+        assert set(both.views) == set(job.run(small_source, window, settings).views)
+        with pytest.raises(SourceError, match="coarse"):
+            job.run(small_source, window, settings, grids=["coarse"])
 
     def test_hours_since_an_event_grow_between_feature_rows(self, store: FeatureStore) -> None:
         at = START + 150 * timedelta(minutes=1)
@@ -213,7 +273,7 @@ class TestAgainstFeast:
 
 
 moments = st.integers(1, 2 * 24 * 6).map(lambda number: START + number * timedelta(minutes=10))
-random_readings = st.lists(
+sparse_readings = st.lists(
     st.fixed_dictionaries(
         {
             "unit": st.sampled_from("ab"),
@@ -226,6 +286,21 @@ random_readings = st.lists(
     max_size=30,
     unique_by=lambda row: (row["unit"], row["seen_at"]),
 )
+# Figures of a series need three quarters of it, and a spike needs many values below it.
+dense_readings = st.lists(
+    st.one_of(st.floats(19, 21), st.floats(19, 21), st.just(150.0), st.none()), min_size=30, max_size=80
+).map(
+    lambda heat: [
+        {
+            "unit": "a",
+            "seen_at": START + (number + 1) * timedelta(minutes=20),
+            "heat": value,
+            "resets": number,
+        }
+        for number, value in enumerate(heat)
+    ]
+)
+random_readings = st.one_of(sparse_readings, dense_readings)
 random_log = st.lists(
     st.fixed_dictionaries(
         {
@@ -323,11 +398,13 @@ def test_online_values_are_those_of_training_at_the_same_time(
         units, at = ["a", "b", "c"], max(row["seen_at"] for row in readings) + after
         for earlier in (at - timedelta(hours=5), at):
             store.publish(earlier)
-        names = [field.name for field in store.fields()]
-        trained = store.historical(_observations(*((unit, at) for unit in units))).select(names)
-        for expected, row in zip(trained.to_dicts(), store.online(units, at), strict=True):
-            found = dict.fromkeys(names) if row is None else {name: row[name] for name in names}
-            assert found == expected
-            assert {name: type(value) for name, value in found.items()} == {
-                name: type(value) for name, value in expected.items()
-            }
+        for grid in own.features:
+            names = [field.name for field in store.fields(grid)]
+            observed = _observations(*((unit, at) for unit in units))
+            trained = store.historical(observed, grid=grid).select(names)
+            for expected, row in zip(trained.to_dicts(), store.online(units, at, grid), strict=True):
+                found = dict.fromkeys(names) if row is None else {name: row[name] for name in names}
+                assert found == expected
+                assert {name: type(value) for name, value in found.items()} == {
+                    name: type(value) for name, value in expected.items()
+                }

@@ -139,10 +139,16 @@ def test_slices_enter_the_table_with_the_rows(small_source: str, filled: Setting
     assert lake.done("features/small/readings_windows", names) == {names[0]}
 
 
-def test_few_rows_per_commit_give_the_same_tables(
-    small_source: str, filled: Settings, undisturbed: Tables, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("bound", "limit"), [("ROWS_PER_COMMIT", 40), ("VALUES_PER_COMMIT", 300)])
+def test_small_commits_give_the_same_tables(
+    small_source: str,
+    filled: Settings,
+    undisturbed: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    limit: int,
 ) -> None:
-    monkeypatch.setattr(job, "ROWS_PER_COMMIT", 40)
+    monkeypatch.setattr(job, bound, limit)
     refs = _update(small_source, filled, WHOLE)
     assert refs["readings_windows"].version > DAYS - 1
     _assert_equal(_tables(small_source, filled), undisturbed)
@@ -291,7 +297,7 @@ def test_killed_around_any_write_a_rerun_completes_the_tables(
             job.run(small_source, WHOLE, filled)
     ref = job.run(small_source, WHOLE, filled)
     _assert_equal(_tables(small_source, filled), undisturbed)
-    assert ref.online_rows == 6  # two units in three views
+    assert ref.online_rows == 8  # two units in four views
     online = FeatureStore(load_profile(small_source), filled).online(["a", "b"], WHOLE.end)
     assert all(row is not None and row["heat__mean_6h"] is not None for row in online)
 

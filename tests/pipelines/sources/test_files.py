@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -167,6 +167,7 @@ time_texts = st.one_of(
 )
 
 
+@settings(max_examples=25, deadline=None)
 @given(times=st.lists(time_texts, min_size=1, max_size=30), length=st.sampled_from([1, 2, 5]))
 def test_windows_part_the_rows_however_they_are_cut(
     tmp_path_factory: pytest.TempPathFactory, times: list[str], length: int
