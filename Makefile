@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench
+.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,19 +44,23 @@ format: $(VENV)/.dev ## Rewrite the code in the one style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 test-unit: $(VENV)/.dev ## Fast tests, no services, under a minute
-	$(BIN)/pytest -q -m "not integration and not e2e"
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not integration and not e2e"
 
 test-integration: $(VENV)/.dev ## Tests with the real parts
 	$(BIN)/pytest -q -m integration
 
 test: lint ## Everything: lint, unit, integration, end to end
-	$(BIN)/pytest -q -m "not integration and not e2e"
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not integration and not e2e"
 	$(BIN)/pytest -q -m integration
 	$(BIN)/pytest -q -m e2e
 
 bench: $(VENV)/.run ## Figures on real telemetry: make bench DATA=folder
 	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench DATA=folder"; exit 2; }
 	$(BIN)/python -m benchmarks.failure.report --data "$(DATA)"
+
+bench-models: $(VENV)/.run ## Every model on real telemetry, one table: make bench-models DATA=folder
+	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench-models DATA=folder"; exit 2; }
+	$(BIN)/python -m benchmarks.models.report --data "$(DATA)"
 
 lock: $(VENV)/.dev ## Compile the lock files anew
 	@bash infra/lock.sh $(BIN)/uv

@@ -18,7 +18,7 @@ MANUAL = """
 **{question}**
 
 Ingests and validates the window's telemetry, builds features, tunes, trains, judges the candidate against its
-thresholds, the baselines and the version now serving, and moves the alias `production` if the gate is passed.
+bounds, the baselines and the version now serving, and moves the alias `production` if the gate is passed.
 
 Each task can be cleared and run again: it neither loses nor doubles anything.
 
@@ -83,7 +83,8 @@ def train_dag(spec: ModelSpec) -> DAG:
         def features(requests: list[dict[str, str]]) -> dict[str, Any]:
             from pipelines.features import job
 
-            return job.run(_source(), _window(requests[0]), load_settings()).to_xcom()
+            grid = load_profile(_source()).spec_of(spec).grid
+            return job.run(_source(), _window(requests[0]), load_settings(), grids=[grid]).to_xcom()
 
         @task
         def snapshot(built: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What a model's ``build.py`` offers to the stages. A stage knows this protocol and no model."""
+"""What a model's ``build.py`` offers to the stages. A stage knows these protocols and no model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,54 +11,102 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import InputField
+from models.manifest import InputField, ServingParts
 from models.specs import ModelSpec
 
 if TYPE_CHECKING:
     import optuna
+    from matplotlib.figure import Figure
 
 Params = dict[str, float | int | str | bool]
+Array = NDArray[np.float64]
+#: Outputs of a model by name, each of shape (n,).
+Answers = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Labelled rows of one part of a snapshot.
+    """Rows of one part of a snapshot.
 
     Attributes:
-        columns: Features by name, 1-D arrays of n rows (see :func:`models.encoding.encode`).
-        label: Shape (n,), 0 or 1.
+        columns: Inputs by name, 1-D arrays of n rows (see :func:`models.encoding.encode`).
+        targets: Targets by name without their prefix, float64 of shape (n,); NaN: not known.
         weight: Shape (n,); how many observations each row stands for.
         entity: Shape (n,), strings.
+        time: Shape (n,), datetime64[us], UTC.
     """
 
     columns: dict[str, NDArray]
-    label: NDArray[np.int8]
-    weight: NDArray[np.float64]
+    targets: dict[str, Array]
+    weight: Array
     entity: NDArray
+    time: NDArray[np.datetime64] = field(
+        default_factory=lambda: np.empty(0, dtype="datetime64[us]"), repr=False
+    )
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.weight)
+
+    def rows(self, chosen: NDArray) -> Observations:
+        """The chosen rows, by index or by mask."""
+        return Observations(
+            {name: values[chosen] for name, values in self.columns.items()},
+            {name: values[chosen] for name, values in self.targets.items()},
+            self.weight[chosen],
+            self.entity[chosen],
+            self.time[chosen] if len(self.time) else self.time,
+        )
 
 
 class Fitted(Protocol):
     """A trained model."""
 
     @property
-    def inputs(self) -> tuple[InputField, ...]: ...
+    def inputs(self) -> tuple[InputField, ...]:
+        """What callers may send: features, and what only the head takes (optional inputs)."""
+        ...
 
-    def probability(self, observations: Observations) -> NDArray[np.float64]:
-        """Calibrated probability of the label, shape (n,)."""
+    def answer(self, observations: Observations) -> Answers:
+        """Outputs by name, from the native estimators through the same head that serves."""
         ...
 
     def importance(self) -> dict[str, float]:
-        """Share of the total gain by input; the shares add up to 1."""
+        """Share of each input in what the model says; the shares add up to 1."""
         ...
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Write the model's files into the folder; returns the manifest fields that belong to them.
+    def save(self, folder: Path) -> ServingParts:
+        """Write the estimators' files into the folder."""
+        ...
 
-        The fields are ``runtime``, ``inputs``, ``outputs``, ``calibration`` and ``tolerance``.
-        """
+
+class Task(Protocol):
+    """How answers are judged. Everything that is compared counts upwards: higher is better."""
+
+    @property
+    def objective(self) -> str:
+        """Name of what tuning maximises and the gate compares."""
+        ...
+
+    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+        """The objective as a function of the rows' weights, which a bootstrap varies; higher is better."""
+        ...
+
+    def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
+        """The figures that a run shows and that a gate may bound."""
+        ...
+
+    def baselines(
+        self, train: Observations, part: Observations, inputs: tuple[InputField, ...]
+    ) -> dict[str, Answers]:
+        """What needs no model, by name, answered on ``part``. Anything learned is learned on ``train``."""
+        ...
+
+    def positives(self, part: Observations) -> int | None:
+        """Rows with the outcome; None where the task has no such thing."""
+        ...
+
+    def plots(self, part: Observations, answers: Answers) -> dict[str, Figure]:
+        """Figures to look at, by name."""
         ...
 
 
@@ -79,17 +128,24 @@ class Builder(Protocol):
         inputs: tuple[InputField, ...],
         params: Params,
         seed: int,
+        spec: ModelSpec,
         trial: optuna.Trial | None = None,
     ) -> Fitted:
-        """Train; with a trial, report progress to it and stop when it is pruned.
+        """Train; stopping, calibration and thresholds are learned on ``valid``.
+
+        With a trial, report progress to it and stop when it is pruned.
 
         Raises:
             optuna.TrialPruned: the trial is not worth going on with.
         """
         ...
 
+    def task(self, spec: ModelSpec) -> Task:
+        """How the model's answers are judged; most builders return ``task_of(spec)``."""
+        ...
+
 
 def builder_of(spec: ModelSpec) -> Builder:
     """The builder in ``models/<name>/build.py``. Imports the model's libraries."""
-    builder: Builder = import_module(f"models.{spec.name}.build").BUILDER
-    return builder
+    builder: Any = import_module(f"models.{spec.name}.build").BUILDER
+    return builder  # type: ignore[no-any-return]

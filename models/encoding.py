@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import FieldType, InputField
+from models.manifest import Estimator, FieldType, InputField
 
 
 def encode(columns: Mapping[str, NDArray], inputs: Sequence[InputField]) -> NDArray[np.float64]:
@@ -32,3 +32,18 @@ def encode(columns: Mapping[str, NDArray], inputs: Sequence[InputField]) -> NDAr
         else:
             matrix[:, position] = values
     return matrix
+
+
+def estimator_matrix(
+    columns: Mapping[str, NDArray], inputs: Sequence[InputField], estimator: Estimator
+) -> NDArray[np.float64]:
+    """What one estimator takes: its inputs in its order, filled and shaped as it wants them.
+
+    Returns:
+        Shape (n_rows, n_inputs), or (n_rows, \\*estimator.shape).
+    """
+    by_name = {field.name: field for field in inputs}
+    matrix = encode(columns, [by_name[name] for name in estimator.inputs])
+    if estimator.fill is not None:
+        matrix = np.where(np.isnan(matrix), np.asarray(estimator.fill), matrix)
+    return matrix if estimator.shape is None else matrix.reshape(len(matrix), *estimator.shape)

@@ -60,14 +60,15 @@ def run_chain(
             f"{dataset}: {validated.clean.rows_added} rows clean, {validated.quarantine.rows_added} in quarantine",
         )
     report("features", "running", "")
-    built = features.run(profile_source, window, settings)
+    built = features.run(profile_source, window, settings, grids=[spec.grid])
     report("features", "done", f"{built.online_rows} entities online")
     report("snapshot", "running", "")
     training_set = snapshot.run(model, built, settings)
     report(
         "snapshot",
         "done",
-        f"{training_set.sha256[:12]}: rows {training_set.rows}, positives {training_set.positives}",
+        f"{training_set.sha256[:12]}: rows {training_set.rows}"
+        + (f", positives {training_set.positives}" if training_set.positives else ""),
     )
     report("tune", "running", "")
     study = tune.run(
@@ -78,7 +79,7 @@ def run_chain(
             "tune", "running", f"trial {done} of {total}, best {best or 0:.4f}"
         ),
     )
-    report("tune", "done", f"{study.trials} trials, average precision {study.best_value:.4f}")
+    report("tune", "done", f"{study.trials} trials, best {study.best_value:.4f}")
     report("train", "running", "")
     candidate = train.run(training_set, study, settings)
     report("train", "done", f"{candidate.registered_name} version {candidate.version}")

@@ -112,18 +112,31 @@ class DataPlane:
         check_rows(len(records), self._max_rows, "records")
         return _predict(version, columns_of_records(version.predictor.manifest.inputs, records))
 
-    def predict_entities(self, version: LoadedVersion, entities: Sequence[str], at: datetime) -> Answer:
+    def predict_entities(
+        self,
+        version: LoadedVersion,
+        entities: Sequence[str],
+        at: datetime,
+        given: Sequence[Mapping[str, Any]] = ({},),
+    ) -> Answer:
         """Predict from the features that the online store holds for entities.
+
+        Each entity is answered once per object of ``given``, whose values add to its features or
+        stand in for them.
 
         Raises:
             EntityNotFoundError: the store does not know one of them.
             InvalidRequestError: a feature that the model requires is missing or out of its range.
             FeaturesUnavailableError: the store cannot be asked, or what it has is too old.
         """
-        check_rows(len(entities), self._max_rows, "entities")
+        check_rows(len(entities) * len(given), self._max_rows, "entities")
         manifest = version.predictor.manifest
+        known = {field.name for field in manifest.inputs}
+        for position, values in enumerate(given):
+            if not values.keys() <= known:
+                refuse_unknown(min(values.keys() - known), known, f"given {position}")
         source = manifest.lineage.get("source", self._default_source)
-        rows = self._features.online(source, entities, at)
+        rows = self._features.online(source, entities, at, manifest.lineage.get("grid"))
         records = []
         for entity, row in zip(entities, rows, strict=True):
             if row is None:
@@ -139,7 +152,10 @@ class DataPlane:
                     "their time to live. Has telemetry stopped, or the features stage? To ask for an earlier time, give 'at'"
                 )
             # The store hands out more than the model takes: the key, the time, other features.
-            records.append({field.name: _plain(row.get(field.name)) for field in manifest.inputs})
+            features = {field.name: _plain(row.get(field.name)) for field in manifest.inputs}
+            if "entity_input" in manifest.lineage:
+                features[manifest.lineage["entity_input"]] = entity
+            records += [features | dict(values) for values in given]
         try:
             return _predict(version, columns_of_records(manifest.inputs, records))
         except InvalidRequestError as error:

@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class FeatureLookup(Protocol):
-    def online(self, source: str, entities: Sequence[str], at: datetime) -> list[Mapping[str, Any] | None]:
-        """The features of each entity, None for an unknown one.
+    def online(
+        self, source: str, entities: Sequence[str], at: datetime, grid: str | None = None
+    ) -> list[Mapping[str, Any] | None]:
+        """The features of each entity on a grid of the source, None for an unknown entity.
 
         Raises:
             FeaturesUnavailableError: the store cannot be asked.
@@ -38,10 +40,12 @@ class OnlineStore:
         self._stores: dict[str, FeatureStore] = {}
         self._asking = Lock()  # Feast keeps one connection, and does not say that threads may share it
 
-    def online(self, source: str, entities: Sequence[str], at: datetime) -> list[Mapping[str, Any] | None]:
+    def online(
+        self, source: str, entities: Sequence[str], at: datetime, grid: str | None = None
+    ) -> list[Mapping[str, Any] | None]:
         try:
             with self._asking:
-                return list(self._store(source).online(list(entities), at))
+                return list(self._store(source).online(list(entities), at, grid))
         except ImportError as error:
             raise FeaturesUnavailableError(
                 f"this server has no feature store client ({error.name} is not installed): install headrace[pipeline] "

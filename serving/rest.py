@@ -173,13 +173,14 @@ class RestEndpoints:
         content = {
             "name": name,
             "versions": sorted(loaded, key=int),
-            "platform": f"headrace_{manifest.runtime}",
+            "platform": "headrace_"
+            + "_".join(sorted({estimator.runtime for estimator in manifest.estimators})),
             "inputs": [_tensor_metadata(field) for field in manifest.inputs],
             "outputs": [_tensor_metadata(field) for field in manifest.outputs],
             "parameters": {
                 "version": found.version,
                 "manifest_sha256": found.manifest_sha256,
-                "alarm_threshold": manifest.alarm_threshold,
+                "head": manifest.head.kind,
                 "lineage": manifest.lineage,
             },
         }
@@ -214,13 +215,15 @@ class RestEndpoints:
         now = datetime.now(UTC)
 
         def decide(found: LoadedVersion, body: PredictRequest) -> tuple[Answer, Any]:
+            given = body.given or [{}]
             if body.entities is not None:
-                answer = self._plane.predict_entities(found, body.entities, body.moment(now))
+                answer = self._plane.predict_entities(found, body.entities, body.moment(now), given)
             else:
                 answer = self._plane.predict_records(found, body.records or [])
             rows: list[dict[str, Any]] = [{"prediction_id": identity} for identity in answer.prediction_ids]
-            for position, entity in enumerate(body.entities or ()):
-                rows[position]["entity"] = entity
+            asked = [{"entity": entity} | values for entity in body.entities or () for values in given]
+            for row, named in zip(rows, asked, strict=False):
+                row |= named
             for output, values in answer.outputs.items():
                 for row, value in zip(rows, values.tolist(), strict=True):
                     row[output] = value

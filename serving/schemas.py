@@ -50,6 +50,13 @@ class PredictRequest(BaseModel):
         None, description="Moment to predict for, with its zone (2026-01-31T12:00:00Z). Default: now."
     )
 
+    given: list[dict[str, Any]] | None = Field(
+        None,
+        min_length=1,
+        description="Goes with entities: inputs that are no features (how far ahead, a supposed load, a candidate). "
+        "Each entity is answered once per object.",
+    )
+
     @field_validator("at", mode="before")
     @classmethod
     def _is_text(cls, value: object) -> object:
@@ -71,6 +78,8 @@ class PredictRequest(BaseModel):
             raise ValueError("give either 'records' or 'entities'")
         if self.at is not None and self.entities is None:
             raise ValueError("'at' goes with 'entities' only: records bring their own features")
+        if self.given is not None and self.entities is None:
+            raise ValueError("'given' goes with 'entities' only: records bring all their inputs")
         return self
 
     def moment(self, now: datetime) -> datetime:

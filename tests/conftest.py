@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import hypothesis
@@ -128,7 +127,8 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     import numpy as np
 
     from models.encoding import encode
-    from models.manifest import FieldType, InputField, OutputField, SigmoidCalibration
+    from models.heads import ProbabilityHead
+    from models.manifest import Estimator, FieldType, InputField, ServingParts
     from pipelines.adapters.exports import make_sample, write_export
 
     inputs = (
@@ -136,10 +136,6 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         InputField(name="latency", type=FieldType.DOUBLE, required=False, unit="ms"),
         InputField(name="cores", type=FieldType.LONG, minimum=1),
         InputField(name="zone", type=FieldType.STRING, required=False, categories=("a", "b")),
-    )
-    outputs = (
-        OutputField(name="probability", type=FieldType.DOUBLE),
-        OutputField(name="alarm", type=FieldType.BOOLEAN),
     )
     made: dict[int, Path] = {}
 
@@ -172,16 +168,13 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     def make(folder: Path, seed: int = 0, slope: float = 1.0, lineage: dict[str, str] | None = None) -> Path:
         model = made.get(seed) or train(seed)
 
-        def save(part: Path) -> dict[str, Any]:
+        head = ProbabilityHead(slope=slope, intercept=0.1, alarm_threshold=0.5)
+
+        def save(part: Path) -> ServingParts:
             shutil.copy(model, part / "model.txt")
-            calibration = SigmoidCalibration(slope=slope, intercept=0.1)
-            return {
-                "runtime": "lightgbm",
-                "inputs": inputs,
-                "outputs": outputs,
-                "calibration": calibration,
-                "tolerance": 1e-9,
-            }
+            names = tuple(field.name for field in inputs)
+            booster = Estimator(name=head.estimator, runtime="lightgbm", file="model.txt", inputs=names)
+            return ServingParts((booster,), head, tolerance=1e-9)
 
         columns = {
             "cpu": np.array([5.0, 50.0, 95.0]),
@@ -198,7 +191,7 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             folder,
             save,
             model="tiny",
-            alarm_threshold=0.5,
+            inputs=inputs,
             sample=sample,
             lineage=lineage or {"seed": str(seed)},
         )

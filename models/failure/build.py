@@ -10,10 +10,13 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Observations, Params
+from models.base import Answers, Array, Observations, Params, Task
 from models.encoding import encode
-from models.manifest import FieldType, InputField, OutputField, SigmoidCalibration
+from models.heads import ProbabilityHead
+from models.manifest import Estimator, FieldType, InputField, ServingParts
 from models.metrics import RankedLabels
+from models.specs import Classification, ModelSpec
+from models.tasks import task_of
 
 if TYPE_CHECKING:
     import optuna
@@ -24,51 +27,39 @@ PATIENCE_ROUNDS = 30
 MAX_BIN = 63
 # LightGBM's text format keeps doubles to 17 digits: the saved model is the trained one.
 TOLERANCE = 1e-9
+WHAT = "a failure within the horizon"
 
 
 class FailureModel:
-    """A trained booster with its calibration."""
+    """A trained booster with its head."""
 
-    def __init__(
-        self, booster: lgb.Booster, inputs: tuple[InputField, ...], calibration: SigmoidCalibration
-    ) -> None:
+    def __init__(self, booster: lgb.Booster, inputs: tuple[InputField, ...], head: ProbabilityHead) -> None:
         self._booster = booster
         self._inputs = inputs
-        self._calibration = calibration
+        self._head = head
 
     @property
     def inputs(self) -> tuple[InputField, ...]:
         return self._inputs
 
-    def probability(self, observations: Observations) -> NDArray[np.float64]:
+    def answer(self, observations: Observations) -> Answers:
         score = self._booster.predict(encode(observations.columns, self._inputs), raw_score=True)
-        return 1 / (1 + np.exp(-(self._calibration.slope * np.asarray(score) + self._calibration.intercept)))
+        return self._head.answer(observations.columns, {self._head.estimator: np.asarray(score)})
 
     def importance(self) -> dict[str, float]:
         gain = self._booster.feature_importance("gain")
         total = max(float(np.sum(gain)), np.finfo(float).tiny)
         return {field.name: float(share) / total for field, share in zip(self._inputs, gain, strict=True)}
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def save(self, folder: Path) -> ServingParts:
         self._booster.save_model(str(folder / MODEL_FILE))
-        return {
-            "runtime": "lightgbm",
-            "inputs": self._inputs,
-            "outputs": (
-                OutputField(
-                    name="probability",
-                    type=FieldType.DOUBLE,
-                    description="Probability of a failure within the horizon.",
-                ),
-                OutputField(
-                    name="alarm",
-                    type=FieldType.BOOLEAN,
-                    description="Whether the probability reaches the alarm threshold.",
-                ),
-            ),
-            "calibration": self._calibration,
-            "tolerance": TOLERANCE,
-        }
+        booster = Estimator(
+            name=self._head.estimator,
+            runtime="lightgbm",
+            file=MODEL_FILE,
+            inputs=tuple(field.name for field in self._inputs),
+        )
+        return ServingParts((booster,), self._head, TOLERANCE)
 
 
 class FailureBuilder:
@@ -101,6 +92,7 @@ class FailureBuilder:
         inputs: tuple[InputField, ...],
         params: Params,
         seed: int,
+        spec: ModelSpec,
         trial: optuna.Trial | None = None,
     ) -> FailureModel:
         callbacks: list[Any] = [lgb.early_stopping(PATIENCE_ROUNDS, first_metric_only=True, verbose=False)]
@@ -115,12 +107,12 @@ class FailureBuilder:
         strings = [field.name for field in inputs if field.type is FieldType.STRING]
         training = lgb.Dataset(
             encode(train.columns, inputs),
-            train.label,
+            label_of(train),
             feature_name=[field.name for field in inputs],
             categorical_feature=strings,
             params={"max_bin": MAX_BIN},
         )
-        validation = lgb.Dataset(encode(valid.columns, inputs), valid.label, reference=training)
+        validation = lgb.Dataset(encode(valid.columns, inputs), label_of(valid), reference=training)
         booster = lgb.train(
             {
                 "objective": "binary",
@@ -146,20 +138,40 @@ class FailureBuilder:
             callbacks=callbacks,
         )
         score = np.asarray(booster.predict(encode(valid.columns, inputs), raw_score=True))
-        return FailureModel(booster, inputs, _platt(score, valid.label, valid.weight))
+        slope, intercept = platt(score, label_of(valid), valid.weight)
+        head = ProbabilityHead(slope=slope, intercept=intercept, alarm_threshold=1.0, what=WHAT)
+        probability = head.answer({}, {head.estimator: score})["probability"]
+        ranked = RankedLabels(label_of(valid), probability)
+        threshold, *_ = ranked.operating_point(valid.weight, self._budget(spec))
+        # Where even the highest score exceeds the bound, the model never alarms.
+        return FailureModel(
+            booster, inputs, head.model_copy(update={"alarm_threshold": min(float(threshold), 1.0)})
+        )
+
+    def task(self, spec: ModelSpec) -> Task:
+        return task_of(spec)
+
+    def _budget(self, spec: ModelSpec) -> float:
+        if not isinstance(spec.task, Classification):
+            raise TypeError(f"{spec.name} is a classification, its spec says {spec.task.kind}")
+        return spec.task.max_false_positive_rate
+
+
+def label_of(part: Observations) -> Array:
+    return part.targets["event"]
 
 
 def _average_precision(part: Observations) -> Callable[..., tuple[str, float, bool]]:
     """The figure that a trial is pruned by, round for round: that of the study, with weights."""
 
-    def measured(score: NDArray[np.float64], _: lgb.Dataset) -> tuple[str, float, bool]:
-        return "average_precision", RankedLabels(part.label, score).average_precision(part.weight), True
+    def measured(score: Array, _: lgb.Dataset) -> tuple[str, float, bool]:
+        return "average_precision", RankedLabels(label_of(part), score).average_precision(part.weight), True
 
     return measured
 
 
-def _platt(score: NDArray[np.float64], label: NDArray, weight: NDArray[np.float64]) -> SigmoidCalibration:
-    """Platt scaling (Platt, 1999) of raw scores on rows that the trees were not grown on.
+def platt(score: Array, label: NDArray, weight: Array) -> tuple[float, float]:
+    """Slope and intercept of Platt scaling (Platt, 1999), of raw scores on rows that the trees were not grown on.
 
     With his targets, a little short of 0 and 1: where the score parts the classes without an error,
     the slope would otherwise have no end.
@@ -176,7 +188,7 @@ def _platt(score: NDArray[np.float64], label: NDArray, weight: NDArray[np.float6
         np.repeat([1, 0], len(score)),
         sample_weight=np.concatenate([weight * target, weight * (1 - target)]) / np.mean(weight),
     )
-    return SigmoidCalibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 BUILDER = FailureBuilder()

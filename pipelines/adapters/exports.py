@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.manifest import MANIFEST_FILE, SAMPLE_FILE, FieldType, InputField, Manifest, Sample
+from models.manifest import (
+    MANIFEST_FILE,
+    SAMPLE_FILE,
+    FieldType,
+    InputField,
+    Manifest,
+    Sample,
+    ServingParts,
+)
 from models.manifest import MANIFEST_TAG as MANIFEST_TAG  # re-exported: the tag goes with the check
 from pipelines.adapters.runtimes import Predictor, open_runtime, to_column
 from pipelines.errors import ArtifactError, InvalidRequestError
@@ -29,10 +37,10 @@ _CHUNK_BYTES = 2**20
 
 def write_export(
     folder: Path,
-    save: Callable[[Path], Mapping[str, Any]],
+    save: Callable[[Path], ServingParts],
     *,
     model: str,
-    alarm_threshold: float,
+    inputs: tuple[InputField, ...],
     sample: Sample,
     lineage: Mapping[str, str],
 ) -> str:
@@ -40,9 +48,8 @@ def write_export(
 
     Args:
         folder: Where the export shall stand; what is there is replaced. It appears whole or not at all.
-        save: Writes the model's files into the folder that it is given, and returns the manifest's
-            fields that belong to them: runtime, inputs, outputs, calibration, tolerance
-            (``Fitted.save``).
+        save: Writes the estimators' files into the folder that it is given (``Fitted.save``).
+        inputs: What callers may send.
         sample: From :func:`make_sample`, with the predictions of the model as it was trained.
 
     Returns:
@@ -55,14 +62,17 @@ def write_export(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        fields = save(part)
+        parts = save(part)
         (part / SAMPLE_FILE).write_text(_json(sample.model_dump(mode="json")), "utf-8")
         manifest = Manifest(
             model=model,
-            alarm_threshold=alarm_threshold,
+            inputs=inputs,
+            outputs=parts.head.outputs(),
+            estimators=parts.estimators,
+            head=parts.head,
+            tolerance=parts.tolerance,
             lineage=dict(lineage),
             files={path.name: _sha256(path) for path in sorted(part.iterdir())},
-            **fields,
         )
         (part / MANIFEST_FILE).write_text(_json(manifest.model_dump(mode="json")), "utf-8")
         digest = manifest_sha256(part)
@@ -147,7 +157,11 @@ def make_sample(
         columns: As :meth:`Predictor.predict` takes them, n rows; 10 to 100 rows are plenty.
         predictions: Outputs of the model as it was trained, each of shape (n,).
     """
-    named = {field.name: [_plain(value) for value in columns[field.name]] for field in inputs}
+    named = {
+        field.name: [_plain(value) for value in columns[field.name]]
+        for field in inputs
+        if field.name in columns  # optional inputs of the head alone need no example
+    }
     answers = {name: [_plain(value) for value in values] for name, values in predictions.items()}
     return Sample(
         rows=tuple(dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)),
@@ -172,11 +186,15 @@ def check_sample(predictor: Predictor, sample: Sample, where: str) -> None:
         answers = predictor.predict(columns)
     except (InvalidRequestError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: {SAMPLE_FILE} does not fit the manifest's inputs: {error}") from error
+    margin = manifest.head.margin(answers)
     for field in manifest.outputs:
         stored = [prediction.get(field.name) for prediction in sample.predictions]
-        if any(value is None for value in stored):
+        if field.type is not FieldType.STRING and any(value is None for value in stored):
             raise ArtifactError(f"{where}: {SAMPLE_FILE} lacks predictions of {field.name!r}")
-        wrong = _differs(manifest, field.name, field.type, answers, stored)
+        wrong = _differs(manifest, field.type, answers[field.name], stored)
+        if field.type is not FieldType.DOUBLE and margin is not None:
+            # At a threshold itself, a rounding in the last digit decides; that is not another model.
+            wrong &= margin > manifest.tolerance
         if np.any(wrong):
             row = int(np.argmax(wrong))
             raise ArtifactError(
@@ -186,21 +204,12 @@ def check_sample(predictor: Predictor, sample: Sample, where: str) -> None:
             )
 
 
-def _differs(
-    manifest: Manifest, name: str, kind: FieldType, answers: Mapping[str, NDArray], stored: list[Any]
-) -> NDArray[np.bool_]:
-    if kind is FieldType.DOUBLE:
-        # Not "greater than": a NaN must count as different.
-        far: NDArray[np.bool_] = ~(
-            np.abs(answers[name] - np.array(stored, dtype=np.float64)) <= manifest.tolerance
-        )
-        return far
-    wrong = answers[name] != np.array(stored, dtype=answers[name].dtype)
-    if name == "alarm" and "probability" in answers:
-        # At the threshold itself, a rounding in the last digit decides; that is not another model.
-        at_threshold = np.abs(answers["probability"] - manifest.alarm_threshold) <= manifest.tolerance
-        wrong &= ~at_threshold
-    return np.asarray(wrong, dtype=np.bool_)
+def _differs(manifest: Manifest, kind: FieldType, answers: NDArray, stored: list[Any]) -> NDArray[np.bool_]:
+    if kind is not FieldType.DOUBLE:
+        return np.array([_plain(now) != then for now, then in zip(answers, stored, strict=True)])
+    # Not "greater than": a NaN must count as different.
+    far: NDArray[np.bool_] = ~(np.abs(answers - np.array(stored, dtype=np.float64)) <= manifest.tolerance)
+    return far
 
 
 def _manifest_bytes(folder: Path) -> bytes:

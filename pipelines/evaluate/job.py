@@ -10,26 +10,29 @@ from pipelines.errors import EvaluationError
 from pipelines.references import CandidateRef, VerdictRef
 
 if TYPE_CHECKING:
-    from models.base import Observations
+    from matplotlib.figure import Figure
+
+    from models.base import Answers, Observations
     from pipelines.adapters.registry import ModelVersion, Registry
     from pipelines.adapters.runtimes.base import Predictor
     from pipelines.evaluate.checks import Verdict
-    from pipelines.evaluate.steps import Scores
     from pipelines.settings import Settings
 
 REPORT = "gate/report.md"
 
 
 def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
-    """Judge a candidate against its thresholds, the baselines and the champion now serving.
+    """Judge a candidate against its bounds, the baselines and the champion now serving.
 
     Raises:
         EvaluationError: the champion takes inputs that this snapshot does not have, so that the two
             cannot be compared on the same rows.
         ArtifactError: a stored model does not reproduce its own sample.
     """
+    from models.base import builder_of
     from pipelines.adapters.registry import Registry
     from pipelines.evaluate import steps
+    from pipelines.evaluate.steps import Answered
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
 
@@ -38,7 +41,8 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
     parts = {
         part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "holdout")
     }
-    holdout, thresholds = parts["holdout"], manifest.spec.thresholds
+    holdout, spec = parts["holdout"], manifest.spec
+    task = builder_of(spec).task(spec)
 
     version = registry.version(candidate.registered_name, candidate.version)
     if version is None:
@@ -46,24 +50,22 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
             f"{candidate.registered_name} has no version {candidate.version}: was it deleted? Train again"
         )
     predictor = _load(registry, version)
-    scores = _score(predictor, holdout, "candidate")
-    baselines = steps.naive_baselines(parts["train"], holdout, manifest.inputs)
+    answered = Answered("candidate", _answers(predictor, holdout, "candidate"))
+    naive = task.baselines(parts["train"], holdout, manifest.inputs)
+    baselines = tuple(Answered(name, answers) for name, answers in naive.items())
     champion = registry.alias_version(candidate.registered_name, "production")
     if champion is not None and champion.version == candidate.version:
         champion = None  # judged again after its own promotion: it is not its own rival
-    champion_scores = None
+    rival = None
     if champion is not None:
-        champion_scores = _score(_load(registry, champion), holdout, f"version {champion.version}")
+        name = f"version {champion.version}"
+        rival = Answered(name, _answers(_load(registry, champion), holdout, name))
 
-    verdict = steps.evaluate(holdout, scores, baselines, champion_scores, thresholds, manifest.seed)
-    judged = [scores, *([champion_scores] if champion_scores else []), *baselines]
-    figures = {model.name: steps.metrics(holdout, model, thresholds) for model in judged}
-    for baseline in baselines:  # their scores rank, but are no probabilities
-        del figures[baseline.name]["calibration_error"]
-    figures["candidate"] |= steps.alarm_metrics(
-        holdout, scores.probability, predictor.manifest.alarm_threshold
-    )
-    report = _record(candidate, champion, verdict, figures, holdout, scores, registry, settings)
+    verdict = steps.evaluate(task, holdout, answered, baselines, rival, spec.gate, manifest.seed)
+    judged = [answered, *([rival] if rival else []), *baselines]
+    figures = {model.name: task.metrics(holdout, model.answers) for model in judged}
+    plots = task.plots(holdout, answered.answers)
+    report = _record(candidate, champion, verdict, figures, plots, registry, settings)
     return VerdictRef(
         candidate=candidate,
         champion=champion.version if champion else None,
@@ -88,17 +90,19 @@ def _load(registry: Registry, version: ModelVersion) -> Predictor:
         return exports.load_export(exports.find_export(Path(folder)), digest)
 
 
-def _score(predictor: Predictor, holdout: Observations, name: str) -> Scores:
-    from pipelines.evaluate.steps import Scores
-
-    missing = [field.name for field in predictor.manifest.inputs if field.name not in holdout.columns]
+def _answers(predictor: Predictor, holdout: Observations, name: str) -> Answers:
+    missing = [
+        field.name
+        for field in predictor.manifest.inputs
+        if field.required and field.name not in holdout.columns
+    ]
     if missing:
         raise EvaluationError(
             f"{name} takes {len(missing)} inputs that this snapshot does not have, such as {missing[:3]}: it was made "
             "for another source or feature set, and cannot be compared on the same rows. To start anew, promote a "
             "version by hand: headrace promote MODEL VERSION --reason …"
         )
-    return Scores(name, predictor.predict(holdout.columns)["probability"])
+    return predictor.predict(holdout.columns)
 
 
 def _record(
@@ -106,8 +110,7 @@ def _record(
     champion: ModelVersion | None,
     verdict: Verdict,
     figures: dict[str, dict[str, float]],
-    holdout: Observations,
-    scores: Scores,
+    plots: dict[str, Figure],
     registry: Registry,
     settings: Settings,
 ) -> str:
@@ -116,14 +119,14 @@ def _record(
 
     from pipelines.adapters import tracking
     from pipelines.evaluate import report
-    from pipelines.train import plots
 
     text = report.markdown(candidate, champion.version if champion else None, verdict, figures)
     with tracking.resumed(settings, candidate.run_id):
         mlflow.log_metrics({f"holdout_{name}": value for name, value in figures["candidate"].items()})
         mlflow.log_dict(verdict.model_dump(mode="json") | {"figures": figures}, "gate/verdict.json")
         mlflow.log_text(text, REPORT)
-        mlflow.log_figure(plots.calibration(holdout, scores.probability), "gate/holdout_calibration.png")
+        for name, figure in plots.items():
+            mlflow.log_figure(figure, f"gate/holdout_{name}.png")
         mlflow.set_tag("mlflow.note.content", text)
     registry.set_version_tag(
         candidate.registered_name, candidate.version, "headrace.verdict", verdict.outcome.value

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pipelines.evaluate.checks import Verdict
-from pipelines.references import CandidateRef, Outcome
+from pipelines.references import CandidateRef, Outcome, SnapshotRef
 
 
 def _word(outcome: Outcome) -> str:
     return outcome.value if outcome is Outcome.PASS else f"**{outcome.value}**"
+
+
+def _positives(snapshot: SnapshotRef) -> str:
+    return f", {snapshot.positives['holdout']} positive" if snapshot.positives else ""
 
 
 def markdown(
@@ -23,7 +27,7 @@ def markdown(
         f"# {candidate.registered_name} version {candidate.version}: {verdict.outcome.value}",
         "",
         f"Champion now serving: {f'version {champion}' if champion else 'none'}. "
-        f"Holdout: {snapshot.rows['holdout']} rows, {snapshot.positives['holdout']} positive, "
+        f"Holdout: {snapshot.rows['holdout']} rows{_positives(snapshot)}, "
         f"of snapshot `{snapshot.sha256[:12]}` ({snapshot.source}).",
         "",
         "| check | verdict | figure | 95 % interval | wanted | n |",

@@ -4,226 +4,159 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Observations
-from models.manifest import FieldType, InputField
-from models.metrics import RankedLabels, expected_calibration_error
-from models.specs import Thresholds
+from models.base import Answers, Array, Observations, Task
+from models.specs import Bound, Gate
 from pipelines.evaluate.checks import Check, CheckKind, Verdict
 from pipelines.references import Outcome
 
 RESAMPLES = 1000
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Probabilities of one model on the holdout's rows, shape (n,)."""
+class Answered:
+    """Outputs of one model on the holdout's rows, each of shape (n,)."""
 
     name: str
-    probability: Array
+    answers: Answers
 
 
 def evaluate(
+    task: Task,
     holdout: Observations,
-    candidate: Scores,
-    baselines: tuple[Scores, ...],
-    champion: Scores | None,
-    thresholds: Thresholds,
+    candidate: Answered,
+    baselines: tuple[Answered, ...],
+    champion: Answered | None,
+    gate: Gate,
     seed: int,
 ) -> Verdict:
     """Judge a candidate.
 
     Args:
+        task: How answers are judged.
         holdout: Rows after all that training and tuning saw.
         baselines: Naive answers on the same rows; the candidate must beat each.
         champion: The version now serving, on the same rows; None only where none serves.
+        gate: What is wanted.
         seed: Of the bootstrap.
     """
-    enough = _evidence(holdout, thresholds)
+    cluster = clusters(holdout, gate.block)
+    enough = _evidence(task, holdout, cluster, gate)
     if any(check.outcome is not Outcome.PASS for check in enough):
         return Verdict(checks=enough)
-    checks = [*enough, *_absolute(holdout, candidate, thresholds)]
-    weights = cluster_weights(holdout.entity, RESAMPLES, seed)
-    checks += [_beats(holdout, candidate, baseline, weights) for baseline in baselines]
+    found = task.metrics(holdout, candidate.answers)
+    checks = [*enough, *(_bound(name, found, bound, holdout) for name, bound in gate.bounds.items())]
+    weights = cluster_weights(cluster, RESAMPLES, seed)
+    ours = task.statistic(holdout, candidate.answers)
+    for baseline in baselines:
+        gain = paired_gain(ours, task.statistic(holdout, baseline.answers), weights, len(holdout))
+        checks.append(
+            _check(CheckKind.BASELINE, f"gain in {task.objective} over {baseline.name}", gain, 0.0, holdout)
+        )
     if champion is not None:
-        checks.append(_not_worse_than(holdout, candidate, champion, thresholds.champion_margin, weights))
+        gain = paired_gain(ours, task.statistic(holdout, champion.answers), weights, len(holdout))
+        name = f"gain in {task.objective} over champion {champion.name}"
+        checks.append(_check(CheckKind.CHAMPION, name, gain, -gate.champion_margin, holdout))
     return Verdict(checks=tuple(checks))
 
 
-def metrics(part: Observations, scores: Scores, thresholds: Thresholds) -> dict[str, float]:
-    """The figures of one model on a part; keys carry no prefix."""
-    ranked = RankedLabels(part.label, scores.probability)
-    _, recall, rate, precision = ranked.operating_point(part.weight, thresholds.max_false_positive_rate)
-    return {
-        "average_precision": ranked.average_precision(part.weight),
-        "recall": recall,
-        "false_positive_rate": rate,
-        "precision": precision,
-        "calibration_error": expected_calibration_error(part.label, scores.probability, part.weight),
-    }
+def clusters(part: Observations, block: timedelta | None) -> NDArray[np.int64]:
+    """Number of the cluster that each row belongs to, shape (n,): its entity, or that within a block of time.
 
-
-def alarm_metrics(part: Observations, probability: Array, alarm_threshold: float) -> dict[str, float]:
-    """Figures at the threshold that the model serves with, which was learned before the holdout."""
-    alarm = probability >= alarm_threshold
-    positive = part.label == 1
-    hits = float(np.sum(part.weight[alarm & positive]))
-    return {
-        "alarm_recall": hits / max(float(np.sum(part.weight[positive])), 1e-12),
-        "alarm_precision": hits / max(float(np.sum(part.weight[alarm])), 1e-12),
-        "alarm_false_positive_rate": float(np.sum(part.weight[alarm & ~positive]))
-        / max(float(np.sum(part.weight[~positive])), 1e-12),
-    }
-
-
-def naive_baselines(
-    train: Observations, holdout: Observations, inputs: tuple[InputField, ...]
-) -> tuple[Scores, ...]:
-    """Answers that need no model: the share of positives, and the best single feature.
-
-    The feature and its direction are chosen on the training part, so that the baseline peeks at
-    the holdout no more than the candidate does.
+    Rows of one machine are not independent of each other, nor are rows close in time.
     """
-    prior = float(np.average(train.label, weights=train.weight))
-    best_name, best_sign, best = "", 1.0, -1.0
-    for field in inputs:
-        if field.type is FieldType.STRING:
-            continue
-        for sign in (1.0, -1.0):
-            values = _ordered(train.columns[field.name], sign)
-            reached = RankedLabels(train.label, values).average_precision(train.weight)
-            if reached > best:
-                best_name, best_sign, best = field.name, sign, reached
-    arrow = "high" if best_sign > 0 else "low"
-    return (
-        Scores("share of positives", np.full(len(holdout), prior)),
-        Scores(
-            f"best single feature ({best_name}, {arrow})", _ordered(holdout.columns[best_name], best_sign)
-        ),
-    )
+    names = part.entity.astype(str)
+    if block is not None:
+        since = part.time.astype("datetime64[us]").astype(np.int64) // (block // timedelta(microseconds=1))
+        names = np.char.add(np.char.add(names, "@"), since.astype(str))
+    index: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
+    return index
 
 
-def cluster_weights(entity: NDArray, resamples: int, seed: int) -> Callable[[int], Array]:
-    """Weights of bootstrap resamples of whole entities: rows of one machine are not independent.
+def cluster_weights(cluster: NDArray[np.int64], resamples: int, seed: int) -> Callable[[int], Array]:
+    """Weights of bootstrap resamples of whole clusters (Field and Welsh, 2007).
 
     Returns:
         A function from the number of the resample, ``0 <= number < resamples``, to the
         multiplicity of each row, shape (n,).
     """
-    names, index = np.unique(entity.astype(str), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    count = int(cluster.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return lambda number: drawn[number][cluster].astype(np.float64)
+
+
+def paired_gain(
+    ours: Callable[[Array], float],
+    theirs: Callable[[Array], float],
+    weights: Callable[[int], Array],
+    rows: int,
+) -> tuple[float, float, float]:
+    """Difference of a statistic on the same rows, with a 95 % percentile interval.
+
+    Resamples in which the statistic is not defined are left out.
+    """
+    gains = np.array(
+        [ours(weight) - theirs(weight) for weight in (weights(number) for number in range(RESAMPLES))]
     )
-    return lambda number: drawn[number][index].astype(np.float64)
+    low, high = np.nanquantile(gains, [0.025, 0.975])
+    ones = np.ones(rows)
+    return ours(ones) - theirs(ones), float(low), float(high)
 
 
-def _evidence(holdout: Observations, thresholds: Thresholds) -> tuple[Check, ...]:
-    positives, entities = int(np.sum(holdout.label)), len(np.unique(holdout.entity.astype(str)))
-
-    def check(name: str, found: int, wanted: int) -> Check:
-        outcome = Outcome.PASS if found >= wanted else Outcome.INSUFFICIENT
-        return Check(
+def _evidence(task: Task, holdout: Observations, cluster: NDArray[np.int64], gate: Gate) -> tuple[Check, ...]:
+    counted = [
+        ("rows in the holdout", len(holdout), gate.min_rows),
+        ("independent clusters in the holdout", len(np.unique(cluster)), gate.min_clusters),
+    ]
+    positives = task.positives(holdout)
+    if positives is not None:
+        counted.append(("positives in the holdout", positives, gate.min_positives))
+    return tuple(
+        Check(
             name=name,
             kind=CheckKind.EVIDENCE,
-            outcome=outcome,
+            outcome=Outcome.PASS if found >= wanted else Outcome.INSUFFICIENT,
             figure=found,
             wanted=f"at least {wanted}",
             n=len(holdout),
         )
-
-    return (
-        check("positives in the holdout", positives, thresholds.min_positives),
-        check("entities in the holdout", entities, thresholds.min_entities),
+        for name, found, wanted in counted
     )
 
 
-def _absolute(holdout: Observations, candidate: Scores, thresholds: Thresholds) -> list[Check]:
-    found = metrics(holdout, candidate, thresholds)
-    point = f"recall at {thresholds.max_false_positive_rate:.2%} false positives"
-    return [
-        _threshold(point, found["recall"], thresholds.min_recall, True, holdout),
-        _threshold(
-            "average precision", found["average_precision"], thresholds.min_average_precision, True, holdout
-        ),
-        _threshold(
-            "expected calibration error",
-            found["calibration_error"],
-            thresholds.max_calibration_error,
-            False,
-            holdout,
-        ),
-    ]
+def _bound(name: str, found: dict[str, float], bound: Bound, holdout: Observations) -> Check:
+    # NaN compares false both ways: no figure is never a pass. A metric that the task does not have
+    # here (no labels came) is a figure that is missing.
+    figure = found.get(name, float("nan"))
+    if bound.minimum is not None:
+        passed, wanted = figure >= bound.minimum, f"at least {bound.minimum:g}"
+    else:
+        passed, wanted = figure <= float(bound.maximum or 0.0), f"at most {bound.maximum:g}"
+    missing = bool(np.isnan(figure))
+    return Check(
+        name=name.replace("_", " "),
+        kind=CheckKind.THRESHOLD,
+        outcome=Outcome.PASS if passed else Outcome.INSUFFICIENT if missing else Outcome.FAIL,
+        figure=None if missing else figure,
+        wanted=wanted,
+        n=len(holdout),
+    )
 
 
-def _threshold(
-    name: str, figure: float, bound: float, higher_is_better: bool, holdout: Observations
+def _check(
+    kind: CheckKind, name: str, gain: tuple[float, float, float], above: float, holdout: Observations
 ) -> Check:
-    # NaN compares false both ways: no figure is never a pass.
-    passed = figure >= bound if higher_is_better else figure <= bound
+    figure, low, high = gain
     return Check(
         name=name,
-        kind=CheckKind.THRESHOLD,
-        outcome=Outcome.PASS if passed else Outcome.FAIL,
-        figure=None if np.isnan(figure) else figure,
-        wanted=f"{'at least' if higher_is_better else 'at most'} {bound:g}",
-        n=len(holdout),
-    )
-
-
-def _beats(
-    holdout: Observations, candidate: Scores, baseline: Scores, weights: Callable[[int], Array]
-) -> Check:
-    gain, low, high = _paired_gain(holdout, candidate, baseline, weights)
-    return Check(
-        name=f"gain in average precision over {baseline.name}",
-        kind=CheckKind.BASELINE,
-        outcome=Outcome.PASS if low > 0 else Outcome.FAIL,
-        figure=gain,
-        wanted="lower bound above 0",
+        kind=kind,
+        outcome=Outcome.PASS if low > above else Outcome.FAIL,
+        figure=figure,
+        wanted=f"lower bound above {above:g}",
         n=len(holdout),
         interval=(low, high),
     )
-
-
-def _not_worse_than(
-    holdout: Observations, candidate: Scores, champion: Scores, margin: float, weights: Callable[[int], Array]
-) -> Check:
-    gain, low, high = _paired_gain(holdout, candidate, champion, weights)
-    return Check(
-        name=f"gain in average precision over champion {champion.name}",
-        kind=CheckKind.CHAMPION,
-        outcome=Outcome.PASS if low > -margin else Outcome.FAIL,
-        figure=gain,
-        wanted=f"lower bound above -{margin:g}",
-        n=len(holdout),
-        interval=(low, high),
-    )
-
-
-def _paired_gain(
-    holdout: Observations, candidate: Scores, other: Scores, weights: Callable[[int], Array]
-) -> tuple[float, float, float]:
-    """Difference of average precision on the same rows, with a 95 % percentile interval.
-
-    Paired bootstrap clustered by entity (Field and Welsh, 2007). Resamples without a positive
-    row have no average precision and are left out.
-    """
-    ours, theirs = (RankedLabels(holdout.label, scores.probability) for scores in (candidate, other))
-    gains = np.array(
-        [
-            ours.average_precision(weight) - theirs.average_precision(weight)
-            for weight in (holdout.weight * weights(number) for number in range(RESAMPLES))
-        ]
-    )
-    low, high = np.nanquantile(gains, [0.025, 0.975])
-    point = ours.average_precision(holdout.weight) - theirs.average_precision(holdout.weight)
-    return float(point), float(low), float(high)
-
-
-def _ordered(values: NDArray, sign: float) -> Array:
-    """A feature as a score; a missing value ranks last."""
-    return np.nan_to_num(sign * values.astype(np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import io
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from feature_repo.datasets import ColumnType, Frozen
@@ -11,12 +13,13 @@ from models.manifest import FieldType, InputField
 from models.specs import ModelSpec
 from pipelines.adapters.lake import Lake
 from pipelines.errors import SnapshotError
-from pipelines.references import FeaturesRef, Layer, SnapshotRef, Window
+from pipelines.references import FeaturesRef, Layer, SnapshotRef, TableRef, Window
 
 if TYPE_CHECKING:
     import polars as pl
 
     from feature_repo.definitions import FeatureField
+    from models.targets import Tables
     from pipelines.settings import Settings
     from pipelines.sources.profile import SourceProfile
 
@@ -52,32 +55,35 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
     import polars as pl
 
     from models.catalogue import find
-    from pipelines.adapters.feature_store import FeatureStore
+    from pipelines.adapters.feature_store import FeatureStore, views
     from pipelines.snapshot import steps
     from pipelines.sources.profile import load_profile
 
     profile = load_profile(features.source)
     spec = profile.spec_of(find(model))
-    lake, views = Lake.of(settings), FeatureStore(profile, settings)
-    window = features.window
-    versions = {view: ref.version for view, ref in features.views.items()}
+    lake, features_of = Lake.of(settings), FeatureStore(profile, settings)
+    window, seed, horizon = features.window, settings.random_seed, spec.target.horizon
+    own = views(profile, spec.grid)
+    versions = {view.name: features.views[view.name].version for view in own}
 
-    entity = profile.dataset(spec.label.dataset).entity
-    outcomes = _outcomes(lake, profile, spec)
-    observations = _observations(lake, profile, spec, features, entity)
-    labelled = steps.label(observations, outcomes, entity, spec.label.horizon, window.end)
+    entity, tables = features_of.entity_of(spec.grid), _tables(lake, profile, spec)
+    observations = _observations(lake, spec, features.views[own[0].name], entity, window)
+    labelled = spec.target.attach(observations, entity, tables, window.end)
     cuts = steps.cut_times(labelled, spec.split)
-    seed = settings.random_seed
-    parted = steps.assign_parts(labelled, entity, spec.split, cuts, spec.label.horizon, seed)
-    chosen = steps.thin_negatives(parted, entity, spec.split.negatives_kept, seed)
+    parted = steps.assign_parts(labelled, entity, spec.split, cuts, horizon, seed)
+    if spec.split.by != "entity":
+        parted = steps.as_known(parted, cuts)
+    chosen = _given(steps.thin(parted, entity, spec.split, seed), entity, spec, tables, window)
 
-    joined = views.historical(chosen.select(entity, "event_time"), versions)
-    fields = views.fields()
+    fields = _chosen_fields(features_of.fields(spec.grid), spec)
+    joined = features_of.historical(chosen.select(entity, "event_time"), versions, spec.grid)
     names = [field.name for field in fields]
     snapshot = pl.concat([chosen, joined.select(names)], how="horizontal").sort(entity, "event_time")
     snapshot = snapshot.filter(
-        ~pl.all_horizontal(pl.col(name).is_null() for name in _telemetry_names(fields))
+        ~pl.all_horizontal(pl.col(name).is_null() for name in _own_names(fields, own[0].name))
     )
+    if spec.entity_input:
+        snapshot = snapshot.with_columns(pl.col(entity).alias(spec.entity_input))
     manifest = SnapshotManifest(
         model=model,
         source=features.source,
@@ -85,8 +91,9 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
         spec=spec,
         seed=seed,
         entity=entity,
-        tables=versions | {spec.label.dataset: lake.version(profile.table(Layer.CLEAN, spec.label.dataset))},
-        inputs=tuple(_input(field, snapshot) for field in fields),
+        tables=versions
+        | {name: lake.version(profile.table(Layer.CLEAN, name)) for name in spec.target.datasets},
+        inputs=(*(_input(field, snapshot) for field in fields), *_asked(spec, profile, snapshot)),
     )
     return store(snapshot, manifest, lake)
 
@@ -131,27 +138,21 @@ def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotMa
     return pl.read_parquet(io.BytesIO(content)), SnapshotManifest.model_validate_json(manifest)
 
 
-def _outcomes(lake: Lake, profile: SourceProfile, spec: ModelSpec) -> pl.DataFrame:
-    import polars as pl
+def _tables(lake: Lake, profile: SourceProfile, spec: ModelSpec) -> Tables:
+    from models.targets import Table
 
-    dataset = profile.dataset(spec.label.dataset)
-    return (
-        lake.scan(profile.table(Layer.CLEAN, dataset.name))
-        .filter(pl.col(spec.label.column) == spec.label.value)
-        .select(dataset.entity, pl.col(dataset.event_time).alias("event_time"))
-        .collect()
-    )
+    return {
+        name: Table(profile.dataset(name), lake.scan(profile.table(Layer.CLEAN, name)))
+        for name in spec.target.datasets
+    }
 
 
-def _observations(
-    lake: Lake, profile: SourceProfile, spec: ModelSpec, features: FeaturesRef, entity: str
-) -> pl.DataFrame:
-    """Entities and times at which the model would have been asked: while telemetry features last."""
+def _observations(lake: Lake, spec: ModelSpec, ref: TableRef, entity: str, window: Window) -> pl.DataFrame:
+    """Entities and times at which the model would have been asked: while its own features last."""
     import polars as pl
 
     from pipelines.snapshot import steps
 
-    window, ref = features.window, features.views[_telemetry_view(profile)]
     times = (
         lake.scan(ref.table, ref.version)
         .filter(pl.col("event_time").is_between(window.start, window.end, closed="right"))
@@ -167,23 +168,84 @@ def _observations(
     return steps.observation_times(lives, entity, spec.observe_every)
 
 
-def _telemetry_view(profile: SourceProfile) -> str:
-    from pipelines.adapters.feature_store import views
+def _given(
+    chosen: pl.DataFrame, entity: str, spec: ModelSpec, tables: Tables, window: Window
+) -> pl.DataFrame:
+    """Add the inputs that callers suppose, as they were over the span that the target is of.
 
-    return views(profile)[0].name
+    Raises:
+        SnapshotError: the target has no such span.
+    """
+    from models.targets import PREFIX, ValuesAhead, ValuesNow
+
+    if not spec.given:
+        return chosen
+    target = spec.target
+    if not isinstance(target, ValuesNow | ValuesAhead) or getattr(target, "steps", 1) > 1:
+        raise SnapshotError(
+            f"{spec.name}: `given` inputs are read from the one span of the target's data set, and a target of kind "
+            f"{target.kind} with these settings has none"
+        )
+    span = ValuesAhead(
+        dataset=target.dataset,
+        columns=tuple(spec.given.values()),
+        ahead=getattr(target, "ahead", timedelta(0)),
+        width=target.width,
+    )
+    known = span.attach(chosen.select(entity, "event_time").unique(), entity, tables, window.end)
+    renamed = known.rename({f"{PREFIX}{column}": name for name, column in spec.given.items()})
+    return chosen.join(renamed, on=[entity, "event_time"], how="inner").sort(entity, "event_time")
 
 
-def _telemetry_names(fields: tuple[FeatureField, ...]) -> list[str]:
-    return [field.name for field in fields if field.view == fields[0].view]
+def _chosen_fields(fields: tuple[FeatureField, ...], spec: ModelSpec) -> tuple[FeatureField, ...]:
+    """Features that the spec's patterns name, in the store's order.
+
+    Raises:
+        SnapshotError: a pattern names none.
+    """
+    names = [field.name for field in fields]
+    if idle := [pattern for pattern in spec.inputs if not fnmatch.filter(names, pattern)]:
+        raise SnapshotError(
+            f"{spec.name}: inputs {idle} match none of the {len(names)} features: {names[:8]} …"
+        )
+    wanted = {name for pattern in spec.inputs for name in fnmatch.filter(names, pattern)}
+    return tuple(field for field in fields if field.name in wanted)
+
+
+def _asked(spec: ModelSpec, profile: SourceProfile, snapshot: pl.DataFrame) -> tuple[InputField, ...]:
+    """Inputs that are no features: the entity, what the caller supposes, and how far ahead it asks."""
+    from models.targets import STEPS_AHEAD
+
+    fields = []
+    if spec.entity_input:
+        seen = _seen_in_training(snapshot[spec.entity_input], snapshot["part"])
+        fields.append(
+            InputField(name=spec.entity_input, type=FieldType.STRING, required=False, categories=seen)
+        )
+    if spec.given:
+        columns = {column.name: column for column in profile.dataset(spec.target.datasets[0]).columns}
+        fields += [
+            InputField(
+                name=name,
+                type=FieldType.DOUBLE,
+                unit=columns[column].unit,
+                minimum=columns[column].minimum,
+                maximum=columns[column].maximum,
+            )
+            for name, column in spec.given.items()
+        ]
+    steps = getattr(spec.target, "steps", 1)
+    if steps > 1:
+        fields.append(InputField(name=STEPS_AHEAD, type=FieldType.DOUBLE, minimum=1, maximum=steps))
+    return tuple(fields)
+
+
+def _own_names(fields: tuple[FeatureField, ...], view: str) -> list[str]:
+    return [field.name for field in fields if field.view == view] or [field.name for field in fields]
 
 
 def _input(field: FeatureField, snapshot: pl.DataFrame) -> InputField:
-    import polars as pl
-
-    categories = None
-    if field.type is ColumnType.STRING:
-        seen = snapshot.filter(pl.col("part") == "train")[field.name].drop_nulls().unique().sort()
-        categories = tuple(seen.to_list())
+    is_text = field.type is ColumnType.STRING
     return InputField(
         name=field.name,
         type=_TYPES[field.type],
@@ -191,8 +253,12 @@ def _input(field: FeatureField, snapshot: pl.DataFrame) -> InputField:
         unit=field.unit,
         minimum=field.minimum,
         maximum=field.maximum,
-        categories=categories,
+        categories=_seen_in_training(snapshot[field.name], snapshot["part"]) if is_text else None,
     )
+
+
+def _seen_in_training(column: pl.Series, part: pl.Series) -> tuple[str, ...]:
+    return tuple(column.filter(part == "train").drop_nulls().unique().sort().to_list())
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

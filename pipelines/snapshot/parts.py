@@ -7,6 +7,7 @@ import polars as pl
 
 from models.base import Observations
 from models.manifest import FieldType, InputField
+from models.targets import PREFIX
 
 
 def observations(
@@ -16,9 +17,14 @@ def observations(
     rows = snapshot.filter(pl.col("part") == part)
     return Observations(
         columns={field.name: _array(rows[field.name], field) for field in inputs},
-        label=rows["label"].to_numpy(),
+        targets={
+            name.removeprefix(PREFIX): rows[name].cast(pl.Float64).to_numpy()
+            for name in rows.columns
+            if name.startswith(PREFIX)
+        },
         weight=rows["weight"].to_numpy(),
         entity=rows[entity].to_numpy(),
+        time=rows["event_time"].dt.replace_time_zone(None).to_numpy(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Observations, labels, parts and weights: how a training set is made from times and outcomes."""
+"""Observations, parts and weights: how a training set is made from times and targets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from models.specs import Split
+from models.targets import PREFIX
 from pipelines.errors import SnapshotError
 
 PARTS = ("train", "valid", "holdout")
+EVENT = f"{PREFIX}event"
+HOURS, OBSERVED = f"{PREFIX}hours", f"{PREFIX}observed"
 UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Polars truncates in UTC; only the offset matters
 
 
@@ -42,44 +45,6 @@ def observation_times(lives: pl.DataFrame, entity: str, every: timedelta) -> pl.
     )
 
 
-def label(
-    observations: pl.DataFrame, outcomes: pl.DataFrame, entity: str, horizon: timedelta, known_until: datetime
-) -> pl.DataFrame:
-    """Does the outcome happen in ``(event_time, event_time + horizon]``?
-
-    Args:
-        observations: Columns entity, ``event_time``.
-        outcomes: Columns entity, ``event_time`` of each outcome.
-        known_until: Outcomes are complete up to this time; later horizons are not labelled.
-
-    Returns:
-        The observations whose horizon has ended, with column ``label`` (Int8).
-    """
-    upcoming = (
-        outcomes.select(entity, pl.col("event_time").alias("outcome_time")).unique().sort("outcome_time")
-    )
-    return (
-        observations.filter(pl.col("event_time") + horizon <= known_until)
-        .sort("event_time")
-        .join_asof(
-            upcoming,
-            left_on="event_time",
-            right_on="outcome_time",
-            by=entity,
-            strategy="forward",
-            allow_exact_matches=False,
-            check_sortedness=False,
-        )
-        .with_columns(
-            label=((pl.col("outcome_time") - pl.col("event_time")) <= horizon)
-            .fill_null(value=False)
-            .cast(pl.Int8)
-        )
-        .drop("outcome_time")
-        .sort(entity, "event_time")
-    )
-
-
 def cut_times(observations: pl.DataFrame, split: Split) -> Cuts:
     """Cuts at shares of the observed span of time.
 
@@ -89,7 +54,7 @@ def cut_times(observations: pl.DataFrame, split: Split) -> Cuts:
     first, last = observations["event_time"].min(), observations["event_time"].max()
     if not isinstance(first, datetime) or not isinstance(last, datetime):
         raise SnapshotError(
-            "no observation has a complete label: widen the window beyond the label's horizon"
+            "no observation has a complete target: widen the window beyond the target's horizon"
         )
     span = last - first
     return Cuts(
@@ -131,30 +96,58 @@ def assign_parts(
     return parted.filter((share < split.holdout_entities_share) == (pl.col("part") == "holdout"))
 
 
-def thin_negatives(observations: pl.DataFrame, entity: str, kept: float, seed: int) -> pl.DataFrame:
-    """Keep all positives and a seeded share of the negatives; ``weight`` undoes the sampling.
+def as_known(parted: pl.DataFrame, cuts: Cuts) -> pl.DataFrame:
+    """Durations as they were known when the part ended: what came later is censored there.
 
-    The choice hangs on the row alone, so a row is kept or not whatever else is in the window.
+    Only ``target__hours`` and ``target__observed`` need this: every other target is whole within
+    its horizon, which no part reaches over.
     """
-    chosen = (
-        _share(pl.concat_str(pl.col(entity), pl.col("event_time").cast(pl.Int64).cast(pl.String)), seed + 1)
-        < kept
+    if not {HOURS, OBSERVED} <= set(parted.columns):
+        return parted
+    ends = (
+        pl.when(pl.col("part") == "train")
+        .then(pl.lit(cuts.valid_from).cast(pl.Datetime("us", "UTC")))
+        .when(pl.col("part") == "valid")
+        .then(pl.lit(cuts.holdout_from).cast(pl.Datetime("us", "UTC")))
     )
-    positive = pl.col("label") == 1
-    return observations.filter(positive | chosen).with_columns(
-        weight=pl.when(positive).then(1.0).otherwise(1.0 / kept)
+    watched = (ends - pl.col("event_time")).dt.total_microseconds() / 3.6e9
+    cut_short = (pl.col(HOURS) > watched).fill_null(value=False)
+    return parted.with_columns(
+        pl.when(cut_short).then(watched).otherwise(pl.col(HOURS)).alias(HOURS),
+        pl.when(cut_short).then(0.0).otherwise(pl.col(OBSERVED)).alias(OBSERVED),
+    )
+
+
+def thin(observations: pl.DataFrame, entity: str, split: Split, seed: int) -> pl.DataFrame:
+    """Keep a seeded share of the rows; ``weight`` undoes the sampling of negatives.
+
+    ``rows_kept`` samples all alike, so weights stay 1. ``negatives_kept`` keeps every row whose
+    ``target__event`` is 1. The choice hangs on the row alone, so a row is kept or not whatever else
+    is in the window.
+    """
+    moment = pl.concat_str(pl.col(entity), pl.col("event_time").cast(pl.Int64).cast(pl.String))
+    kept = observations.filter(_share(moment, seed + 2) < split.rows_kept)
+    if EVENT not in observations.columns:
+        return kept.with_columns(weight=pl.lit(1.0))
+    positive = pl.col(EVENT) == 1
+    return kept.filter(positive | (_share(moment, seed + 1) < split.negatives_kept)).with_columns(
+        weight=pl.when(positive).then(1.0).otherwise(1.0 / split.negatives_kept)
     )
 
 
 def counts(snapshot: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """Rows and positives per part.
+    """Rows per part, and positives per part where the target is an event.
 
     Raises:
         SnapshotError: a part is empty or has one class only, so nothing can be learned or proved.
     """
-    table = snapshot.group_by("part").agg(rows=pl.len(), positives=pl.col("label").sum().cast(pl.Int64))
-    rows = dict.fromkeys(PARTS, 0) | dict(table.select("part", "rows").iter_rows())
-    positives = dict.fromkeys(PARTS, 0) | dict(table.select("part", "positives").iter_rows())
+    rows = dict.fromkeys(PARTS, 0) | dict(snapshot.group_by("part").agg(pl.len()).iter_rows())
+    if empty := [part for part in PARTS if rows[part] == 0]:
+        raise SnapshotError(f"parts {empty} have no rows: use a longer window, or another split")
+    if EVENT not in snapshot.columns:
+        return rows, {}
+    sums = snapshot.group_by("part").agg(pl.col(EVENT).sum().cast(pl.Int64))
+    positives = dict.fromkeys(PARTS, 0) | dict(sums.iter_rows())
     for part in PARTS:
         if positives[part] == 0 or positives[part] == rows[part]:
             raise SnapshotError(

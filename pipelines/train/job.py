@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models.manifest import MANIFEST_FILE, FieldType, Manifest
 from pipelines.errors import TrainingError
 from pipelines.references import CandidateRef, SnapshotRef, StudyRef
 
 if TYPE_CHECKING:
-    from models.base import Observations
+    from models.base import Builder, Observations
     from pipelines.adapters.registry import Registry
     from pipelines.settings import Settings
     from pipelines.snapshot.job import SnapshotManifest
     from pipelines.train.steps import Trained
 
 _RUN_TAG = "headrace.run_id"
+# Share of rows whose decision may differ from the native model's, by roundings at a threshold.
+EQUAL_DECISIONS = 0.001
 
 
 def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> CandidateRef:
     """Train, log and register a candidate; the same work again returns the version that is there.
 
     Raises:
-        TrainingError: the model has no signature, or its export does not reproduce its predictions.
+        TrainingError: the model has no signature, or its export answers otherwise than the model.
     """
+    import mlflow
+
+    from models.base import builder_of
     from pipelines.adapters import tracking
     from pipelines.adapters.registry import Registry
     from pipelines.snapshot.job import load
+    from pipelines.snapshot.parts import observations
     from pipelines.sources.profile import load_profile, registered_name
+    from pipelines.train import steps
 
     registry = Registry(settings.tracking)
     rows, manifest = load(snapshot, settings)
@@ -43,11 +50,25 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
             snapshot=snapshot,
         )
 
-    trained, parts = _fit(rows, manifest, study)
+    builder = builder_of(manifest.spec)
+    parts = {
+        part: observations(rows, part, manifest.entity, manifest.inputs)
+        for part in ("train", "valid", "holdout")
+    }
+    trained = steps.train(
+        builder,
+        parts["train"],
+        parts["valid"],
+        manifest.inputs,
+        study.best_params,
+        manifest.seed,
+        manifest.spec,
+    )
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
         export = Path(folder) / "export"
         digest = _export(export, trained, parts["valid"], manifest, snapshot, study)
-        _log_run(trained, parts["valid"], manifest, snapshot, study, settings)
+        mlflow.log_metrics(_same_as_native(export, trained, parts["holdout"]))
+        _log_run(builder, trained, parts["valid"], manifest, snapshot, study, settings)
         source = _log_model(export, manifest, name, study.run_id)
     registry.ensure_registered_model(name, manifest.spec.question)
     version = registry.create_version(
@@ -72,24 +93,6 @@ def _registered(registry: Registry, name: str, run_id: str) -> str | None:
     return found[-1].version if found else None
 
 
-def _fit(rows: Any, manifest: SnapshotManifest, study: StudyRef) -> tuple[Trained, dict[str, Observations]]:
-    from models.base import builder_of
-    from pipelines.snapshot.parts import observations
-    from pipelines.train import steps
-
-    parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
-    trained = steps.train(
-        builder_of(manifest.spec),
-        parts["train"],
-        parts["valid"],
-        manifest.inputs,
-        study.best_params,
-        manifest.seed,
-        manifest.spec.thresholds,
-    )
-    return trained, parts
-
-
 def _export(
     folder: Path,
     trained: Trained,
@@ -102,20 +105,23 @@ def _export(
     from pipelines.adapters import exports, tracking
     from pipelines.train import steps
 
-    rows = steps.sample_rows(trained.valid_probability)
-    probability = trained.valid_probability[rows]
+    answers, fitted = trained.valid_answers, trained.fitted
+    numbers = [name for name, values in answers.items() if values.dtype.kind == "f"]
+    rows = steps.sample_rows(answers, numbers[0])
     return exports.write_export(
         folder,
-        trained.fitted.save,
+        fitted.save,
         model=manifest.model,
-        alarm_threshold=trained.alarm_threshold,
+        inputs=fitted.inputs,
         sample=exports.make_sample(
-            trained.fitted.inputs,
+            fitted.inputs,
             {name: values[rows] for name, values in valid.columns.items()},
-            {"probability": probability, "alarm": probability >= trained.alarm_threshold},
+            {name: values[rows] for name, values in answers.items()},
         ),
         lineage={
             "source": manifest.source,
+            **({"grid": manifest.spec.grid} if manifest.spec.grid else {}),
+            **({"entity_input": manifest.spec.entity_input} if manifest.spec.entity_input else {}),
             "snapshot_sha256": snapshot.sha256,
             "run_id": study.run_id,
             "study": study.study,
@@ -125,7 +131,31 @@ def _export(
     )
 
 
+def _same_as_native(export: Path, trained: Trained, holdout: Observations) -> dict[str, float]:
+    """How far the export's answers are from the native model's on the holdout's inputs.
+
+    Raises:
+        TrainingError: further than the tolerance that the export states.
+    """
+    from pipelines.adapters import exports
+    from pipelines.train import steps
+
+    predictor = exports.load_export(export)
+    manifest = predictor.manifest
+    native, exported = trained.fitted.answer(holdout), predictor.predict(holdout.columns)
+    differences = steps.largest_difference(native, exported, manifest.outputs)
+    for field in manifest.outputs:
+        bound = manifest.tolerance if field.type is FieldType.DOUBLE else EQUAL_DECISIONS
+        if not differences[field.name] <= bound:
+            raise TrainingError(
+                f"the serving export answers {field.name} otherwise than the model that was trained: "
+                f"{differences[field.name]:g} on the holdout, {bound:g} is allowed"
+            )
+    return {f"export_difference_{name}": value for name, value in differences.items()}
+
+
 def _log_run(
+    builder: Builder,
     trained: Trained,
     valid: Observations,
     manifest: SnapshotManifest,
@@ -137,7 +167,7 @@ def _log_run(
     from mlflow.data.http_dataset_source import HTTPDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    from pipelines.train import plots
+    from models import plots
 
     mlflow.log_params({**study.best_params, "trials": study.trials, "random_seed": manifest.seed})
     mlflow.log_params({f"rows_{part}": count for part, count in snapshot.rows.items()})
@@ -149,15 +179,13 @@ def _log_run(
     mlflow.log_input(dataset, context="training", tags={"sha256": snapshot.sha256})
     mlflow.log_dict(manifest.model_dump(mode="json"), "snapshot_manifest.json")
     mlflow.log_dict(trained.fitted.importance(), "importance.json")
-    thresholds = manifest.spec.thresholds
+    for fold, figures in enumerate(trained.backtest):
+        mlflow.log_metrics({f"backtest_{name}": value for name, value in figures.items()}, step=fold)
+    task = builder.task(manifest.spec)
     for name, figure in {
-        "precision_recall": plots.precision_recall(
-            valid, trained.valid_probability, thresholds.max_false_positive_rate
-        ),
-        "calibration": plots.calibration(valid, trained.valid_probability),
-        "scores": plots.scores(valid, trained.valid_probability, trained.alarm_threshold),
+        **task.plots(valid, trained.valid_answers),
         "importance": plots.importance(trained.fitted.importance()),
-        "tuning_history": plots.tuning_history(_trial_values(study, settings), "valid average precision"),
+        "tuning_history": plots.tuning_history(_trial_values(study, settings), f"valid {task.objective}"),
     }.items():
         mlflow.log_figure(figure, f"plots/{name}.png")
 

@@ -33,9 +33,10 @@ def run(
 
     rows, manifest = load(snapshot, settings)
     spec = manifest.spec
-    tuning = spec.tuning if trials is None else spec.tuning.model_copy(update={"trials": trials})
+    if trials is not None:
+        spec = spec.model_copy(update={"tuning": spec.tuning.model_copy(update={"trials": trials})})
     seed = settings.random_seed
-    key = tracking.run_key(snapshot, tuning.trials, seed)
+    key = tracking.run_key(snapshot, spec.tuning.trials, seed)
     name = registered_name(spec, load_profile(snapshot.source), settings.source)
     run_id = tracking.find_or_create_run(
         settings, name, key, {"headrace.snapshot_sha256": snapshot.sha256, "headrace.source": manifest.source}
@@ -54,9 +55,9 @@ def run(
     builder = builder_of(spec)
     champion = _champion_params(settings, name, builder.default_params())
     steps.tune(
-        study, builder, parts["train"], parts["valid"], manifest.inputs, tuning, seed, champion, progress
+        study, builder, parts["train"], parts["valid"], manifest.inputs, spec, seed, champion, progress
     )
-    _log_trials(study, settings, name, run_id)
+    _log_trials(study, builder.task(spec).objective, settings, name, run_id)
     return StudyRef(
         model=spec.name,
         study=study.study_name,
@@ -90,7 +91,9 @@ def _champion_params(settings: Settings, name: str, like: Params) -> Params | No
     return {key: type(value)(run.params[key]) for key, value in like.items()}
 
 
-def _log_trials(study: optuna.Study, settings: Settings, experiment: str, run_id: str) -> None:
+def _log_trials(
+    study: optuna.Study, objective: str, settings: Settings, experiment: str, run_id: str
+) -> None:
     """Nested runs, one per trial; those that a killed process logged already are left alone."""
     from mlflow.entities import Metric, Param, RunTag
     from optuna.trial import TrialState
@@ -124,7 +127,11 @@ def _log_trials(study: optuna.Study, settings: Settings, experiment: str, run_id
                 "headrace.trial_state": trial.state.name,
             },
         ).info.run_id
-        metrics = [] if trial.value is None else [Metric("valid_average_precision", trial.value, ended, 0)]
+        metrics = (
+            []
+            if trial.value is None
+            else [Metric(f"valid_{objective.replace(' ', '_')}", trial.value, ended, 0)]
+        )
         client.log_batch(
             nested,
             metrics=metrics,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from models.base import Builder, Observations, Params
+from models.folds import folds, together
 from models.manifest import InputField
-from models.metrics import RankedLabels
+from models.specs import ModelSpec
 from pipelines.errors import TrainingError
 
 if TYPE_CHECKING:
     import optuna
-
-    from models.specs import Tuning
 
 Progress = Callable[[int, int, float | None], None]
 
@@ -24,12 +25,12 @@ def tune(
     train: Observations,
     valid: Observations,
     inputs: tuple[InputField, ...],
-    tuning: Tuning,
+    spec: ModelSpec,
     seed: int,
     champion: Params | None = None,
     progress: Progress | None = None,
 ) -> optuna.Study:
-    """Bring the study to ``tuning.trials`` finished trials, or to its time limit.
+    """Bring the study to ``spec.tuning.trials`` finished trials, or to its time limit.
 
     A study that was cut short goes on where it stopped. Trials that a killed process left running
     are closed as failed first. The builder's own good parameters, and those of the champion where
@@ -38,16 +39,22 @@ def tune(
     Raises:
         TrainingError: no trial was completed.
     """
-
+    tuning, task = spec.tuning, builder.task(spec)
+    parts = judged_parts(train, valid, spec, seed)
     close_abandoned(study)
     for known in (builder.default_params(), champion):
         if known:
             study.enqueue_trial(known, skip_if_exists=True)
 
     def objective(trial: optuna.Trial) -> float:
-        fitted = builder.fit(train, valid, inputs, builder.suggest(trial), seed, trial)
-        score = fitted.probability(valid)
-        return RankedLabels(valid.label, score).average_precision(valid.weight)
+        params = builder.suggest(trial)
+        reached = []
+        for learn, judge in parts:
+            # A trial may be pruned within its one fit; of several, it tells of none by itself.
+            watched = trial if len(parts) == 1 else None
+            fitted = builder.fit(learn, judge, inputs, params, seed, spec, watched)
+            reached.append(task.statistic(judge, fitted.answer(judge))(np.ones(len(judge))))
+        return float(np.mean(reached))
 
     def report(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
         done = finished(study)
@@ -67,6 +74,19 @@ def tune(
             "give it more time, or a smaller snapshot"
         )
     return study
+
+
+def judged_parts(
+    train: Observations, valid: Observations, spec: ModelSpec, seed: int
+) -> list[tuple[Observations, Observations]]:
+    """What each trial learns from and is judged on: train and valid, or folds of both together.
+
+    The folds are cut as the spec's backtest is: by time or by entity.
+    """
+    if spec.tuning.folds == 1:
+        return [(train, valid)]
+    horizon = np.timedelta64(spec.target.horizon)
+    return list(folds(together(train, valid), spec.tuning.folds, spec.backtest.by, horizon, seed))
 
 
 def close_abandoned(study: optuna.Study) -> int:

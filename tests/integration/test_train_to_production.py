@@ -34,15 +34,15 @@ def store_snapshot(settings, seed=1, signal=3.0):
     size = 6000
     wear, heat = random.normal(size=size), random.normal(size=size)
     zone = random.choice(["a", "b"], size)
-    label = (signal * wear + heat + (zone == "b") + random.normal(size=size) > signal * 1.3 + 1).astype(
-        np.int8
+    event = (signal * wear + heat + (zone == "b") + random.normal(size=size) > signal * 1.3 + 1).astype(
+        np.float64
     )
     part = np.repeat(["train", "valid", "holdout"], [3000, 1000, 2000])
     rows = pl.DataFrame(
         {
             "machine_id": [f"m{number % 30}" for number in range(size)],
             "event_time": [START + timedelta(hours=number) for number in range(size)],
-            "label": label,
+            "target__event": event,
             "part": part,
             "weight": 1.0,
             "heat": np.where(random.uniform(size=size) < 0.05, np.nan, heat),

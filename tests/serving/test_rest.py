@@ -337,7 +337,7 @@ bodies = (
 
 
 @pytest.mark.parametrize("path", ["/models/tiny/predict", "/v2/models/tiny/infer"])
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=bodies)
 def test_nothing_that_a_client_sends_is_answered_with_500(client: TestClient, path: str, body: Any) -> None:
     answer = client.post(path, content=json.dumps(body).encode())
@@ -357,8 +357,10 @@ def test_no_bytes_are_answered_with_500(client: TestClient, content: bytes) -> N
 class Known:
     """An online store of three machines, in memory."""
 
-    def online(self, source: str, entities: Sequence[str], at: datetime) -> list[Mapping[str, Any] | None]:
-        assert (source, at) == ("simulated", datetime(2026, 1, 1, tzinfo=UTC))
+    def online(
+        self, source: str, entities: Sequence[str], at: datetime, grid: str | None = None
+    ) -> list[Mapping[str, Any] | None]:
+        assert (source, at, grid) == ("simulated", datetime(2026, 1, 1, tzinfo=UTC), None)
         store: dict[str, Mapping[str, Any]] = {
             "m-001": ROW | {"machine_id": "m-001", "event_time": at, "latency": float("nan")},
             "m-002": ROW | {"cpu": None},
@@ -381,6 +383,16 @@ def test_entities_are_answered_from_the_online_store(with_store: TestClient) -> 
     record = ROW | {"latency": None}
     same = with_store.post("/models/tiny/predict", json={"records": [record]}).json()["predictions"][0]
     assert (prediction["entity"], prediction["probability"]) == ("m-001", same["probability"])
+
+
+def test_each_entity_is_answered_once_per_supposition(with_store: TestClient) -> None:
+    given = [{"cpu": 10.0}, {"cpu": 90.0}]
+    body = {"entities": ["m-001", "m-001"], "given": given, "at": "2026-01-01T00:00:00Z"}
+    rows = with_store.post("/models/tiny/predict", json=body).json()["predictions"]
+    assert [(row["entity"], row["cpu"]) for row in rows] == [("m-001", 10.0), ("m-001", 90.0)] * 2
+    assert rows[0]["probability"] != rows[1]["probability"] == rows[3]["probability"]
+    refused = with_store.post("/models/tiny/predict", json=body | {"given": [{"heat": 1}]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "heat")
 
 
 @pytest.mark.parametrize(("entity", "status", "field"), [("m-009", 404, "entities"), ("m-002", 422, "cpu")])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_never
 
-from models.manifest import Manifest
-from pipelines.adapters.runtimes.base import Predictor, to_column
+from models.manifest import Estimator, Manifest
+from pipelines.adapters.runtimes.base import EstimatorRuntime, Predictor, to_column
 
 __all__ = ["Predictor", "open_runtime", "to_column"]
 
@@ -17,11 +17,21 @@ def open_runtime(manifest: Manifest, folder: Path) -> Predictor:
     Raises:
         ArtifactError: the model files do not fit the manifest.
     """
-    match manifest.runtime:
-        case "lightgbm":
-            # Imported here: the server starts without it, and other runtimes do without it.
-            from pipelines.adapters.runtimes.lightgbm import LightGBMPredictor
+    return Predictor(
+        manifest, {estimator.name: _open(estimator, folder) for estimator in manifest.estimators}
+    )
 
-            return LightGBMPredictor(manifest, folder)
+
+def _open(estimator: Estimator, folder: Path) -> EstimatorRuntime:
+    # Imported here: the server starts without them, and a model of one does without the other.
+    match estimator.runtime:
+        case "lightgbm":
+            from pipelines.adapters.runtimes.lightgbm import LightGBMRuntime
+
+            return LightGBMRuntime(estimator, folder)
+        case "onnx":
+            from pipelines.adapters.runtimes.onnx import OnnxRuntime
+
+            return OnnxRuntime(estimator, folder)
         case unknown:
             assert_never(unknown)

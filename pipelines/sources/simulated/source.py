@@ -31,6 +31,7 @@ from pipelines.sources.simulated.incidents import Schedule
 from pipelines.sources.simulated.randomness import Floats, Randomness
 from pipelines.sources.simulated.regimes import Regime, load_regimes
 from pipelines.sources.simulated.telemetry import COUNTERS, METRICS, STEP, Measured, Telemetry
+from pipelines.sources.simulated.vm_requests import DELETED, VmRequests, vm_names
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TILES_KEPT = DAYS_LATE + 2  # reads of one day after the other make each day once
@@ -90,6 +91,22 @@ HABITS = {
             Fault("conflict", "cost_usd", 1.1),
         ),
     ),
+    "vm_requests": Habits(
+        late=0.002,
+        duplicated=0.003,
+        broken=0.002,
+        faults=(
+            Fault("value", "cores", -1.0),
+            Fault("text", "memory_gib", text="16GB"),
+            Fault("no_entity"),
+        ),
+    ),
+    "vm_events": Habits(
+        late=0.005,
+        duplicated=0.004,
+        broken=0.002,
+        faults=(Fault("value", "kind", len(DELETED)), Fault("no_entity")),
+    ),
 }
 
 
@@ -125,11 +142,14 @@ class SimulatedSource:
         fleets = populations(origin.machines, self._randomness, regimes)
         _refuse_strangers(regimes, fleets)
         self._populations = [_Population(fleet, self._randomness, regimes) for fleet in fleets]
+        self._vm_requests = VmRequests(origin.machines, self._randomness)
         self._days: dict[str, Callable[[int], list[pl.DataFrame]]] = {
             "telemetry": self._telemetry,
             "events": self._events,
             "machines": self._machines,
             "billing": self._billing,
+            "vm_requests": self._requested,
+            "vm_events": self._deleted,
         }
         self._tiles: dict[str, dict[int, pl.DataFrame]] = {name: {} for name in self._days}
         self._costs: dict[int, Floats] = {}
@@ -248,6 +268,41 @@ class SimulatedSource:
             identity=(project, service, np.full(len(project), day)),
         )
         return [deliver(table, HABITS["billing"], "billing", self._randomness)]
+
+    def _requested(self, day: int) -> list[pl.DataFrame]:
+        """The virtual machines asked for on a day; regimes do not touch them."""
+        asked, known = self._vm_requests.described(day)
+        table = Table(
+            columns={
+                "vm_id": np.arange(len(asked)),
+                "event_time": asked.created,
+                "cores": asked.cores,
+                "memory_gib": asked.memory_gib,
+                "batch_vms": asked.batch_vms.astype(np.float64),
+                "batch_cores": asked.batch_cores,
+                **known,
+            },
+            labels={"vm_id": vm_names(asked)},
+            integers=(),
+            entity="vm_id",
+            identity=(asked.tenant, asked.number),
+        )
+        return [deliver(table, HABITS["vm_requests"], "vm_requests", self._randomness)]
+
+    def _deleted(self, day: int) -> list[pl.DataFrame]:
+        ended, at = self._vm_requests.deleted(day)
+        table = Table(
+            columns={
+                "vm_id": np.arange(len(ended)),
+                "event_time": at,
+                "kind": np.zeros(len(ended), dtype=np.int64),
+            },
+            labels={"vm_id": vm_names(ended), "kind": (*DELETED, "unknown")},
+            integers=(),
+            entity="vm_id",
+            identity=(ended.tenant, ended.number),
+        )
+        return [deliver(table, HABITS["vm_events"], "vm_events", self._randomness)]
 
     def _cost_of(self, day: int) -> Floats:
         if day not in self._costs:

@@ -23,12 +23,19 @@ def test_the_same_spec_fits_the_source(source):
     profile = load_profile(source)
     spec = profile.spec_of(find("failure"))
     assert spec.name == "failure"
-    assert spec.label.horizon == timedelta(hours=24)
+    assert spec.target.horizon == timedelta(hours=24)
     label = next(
-        column for column in profile.dataset(spec.label.dataset).columns if column.name == spec.label.column
+        column for column in profile.dataset(spec.target.dataset).columns if column.name == spec.target.column
     )
-    assert spec.label.value in (label.allowed or ())
+    assert spec.target.value in (label.allowed or ())
     assert entity_fields(feature_views(profile.datasets, profile.features))
+
+
+def test_a_drive_has_an_age_and_no_history_of_failures():
+    profile = load_profile("backblaze_drives")
+    names = {field.name for field in entity_fields(feature_views(profile.datasets, profile.features))}
+    assert {"hours_since_powered_on", "hours_since_first_seen", "first_power_on_hours"} <= names
+    assert not [name for name in names if "failure" in name]
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.manifest import MANIFEST_FILE, SAMPLE_FILE, Manifest
+from models.manifest import MANIFEST_FILE, SAMPLE_FILE, Manifest, ServingParts
 from pipelines.adapters.exports import find_export, load_export, manifest_sha256, open_export, write_export
 from pipelines.errors import ArtifactError
 
@@ -55,7 +54,7 @@ def test_the_same_export_has_the_same_digest(make_export: Callable[..., Path], t
 
 def test_a_changed_manifest_is_found_by_the_digest_of_the_registry(export: Path) -> None:
     digest = manifest_sha256(export)
-    change_manifest(export, lambda manifest: manifest.update(alarm_threshold=0.4))
+    change_manifest(export, lambda manifest: manifest["head"].update(alarm_threshold=0.4))
     with pytest.raises(ArtifactError, match="changed after it was registered"):
         load_export(export, digest)
 
@@ -91,8 +90,16 @@ def test_a_truncated_file_is_refused_by_name(export: Path) -> None:
         (lambda folder: (folder / MANIFEST_FILE).unlink(), "no readable manifest"),
         (lambda folder: (folder / MANIFEST_FILE).write_text("{"), "refused"),
         (lambda folder: change_manifest(folder, lambda m: m.update(surprise=1)), "surprise"),
-        (lambda folder: change_manifest(folder, lambda m: m.update(format=2)), "format"),
-        (lambda folder: change_manifest(folder, lambda m: m.update(runtime="pickle")), "runtime"),
+        (lambda folder: change_manifest(folder, lambda m: m.update(format=1)), "format"),
+        (
+            lambda folder: change_manifest(folder, lambda m: m["estimators"][0].update(runtime="pickle")),
+            "runtime",
+        ),
+        (
+            lambda folder: change_manifest(folder, lambda m: m["estimators"][0].update(inputs=["heat"])),
+            "no inputs",
+        ),
+        (lambda folder: change_manifest(folder, lambda m: m["estimators"][0].update(file="x")), "lack x"),
         (
             lambda folder: change_manifest(folder, lambda m: m["files"].update({"../x": "0" * 64})),
             "plain name",
@@ -103,9 +110,12 @@ def test_a_truncated_file_is_refused_by_name(export: Path) -> None:
         ),
         (lambda folder: change_manifest(folder, lambda m: m["files"].pop(SAMPLE_FILE)), "lack sample.json"),
         (lambda folder: change_manifest(folder, lambda m: m["inputs"].append(m["inputs"][0])), "twice"),
-        (lambda folder: change_manifest(folder, lambda m: m["inputs"].reverse()), "feature_name"),
+        (
+            lambda folder: change_manifest(folder, lambda m: m["estimators"][0]["inputs"].reverse()),
+            "feature_name",
+        ),
         (lambda folder: change_manifest(folder, lambda m: m["outputs"].pop()), "outputs"),
-        (lambda folder: change_manifest(folder, lambda m: m["calibration"].update(slope=1.1)), "now.*then"),
+        (lambda folder: change_manifest(folder, lambda m: m["head"].update(slope=1.1)), "now.*then"),
     ],
 )
 def test_damage_is_refused_in_words(export: Path, damage: Callable[[Path], Any], said: str) -> None:
@@ -138,7 +148,7 @@ def test_a_sample_that_is_not_reproduced_is_refused(
 def test_an_alarm_may_flip_where_the_probability_is_at_the_threshold(export: Path) -> None:
     sample = json.loads((export / SAMPLE_FILE).read_text())
     threshold = sample["predictions"][1]["probability"] + 1e-12
-    change_manifest(export, lambda manifest: manifest.update(alarm_threshold=threshold))
+    change_manifest(export, lambda manifest: manifest["head"].update(alarm_threshold=threshold))
     change_sample(export, lambda content: content["predictions"][1].update(alarm=True))
     load_export(export)
 
@@ -158,15 +168,12 @@ def test_writing_leaves_what_was_there_unless_the_new_export_proves_sound(export
         update={"predictions": tuple({"probability": 0.5, "alarm": True} for _ in opened.sample.rows)}
     )
 
-    def save(folder: Path) -> dict[str, Any]:
+    def save(folder: Path) -> ServingParts:
         shutil.copy(export / "model.txt", folder / "model.txt")
-        return {
-            name: getattr(manifest, name)
-            for name in ("runtime", "inputs", "outputs", "calibration", "tolerance")
-        }
+        return ServingParts(manifest.estimators, manifest.head, manifest.tolerance)
 
     with pytest.raises(ArtifactError, match="not those of training time"):
-        write_export(export, save, model="tiny", alarm_threshold=0.5, sample=wrong, lineage={})
+        write_export(export, save, model="tiny", inputs=manifest.inputs, sample=wrong, lineage={})
     assert manifest_sha256(export) == digest
     assert [path.name for path in export.parent.iterdir()] == [export.name]
 
@@ -184,4 +191,4 @@ def test_a_manifest_survives_its_own_json(export: Path) -> None:
     content = (export / MANIFEST_FILE).read_text()
     manifest = Manifest.model_validate_json(content)
     assert json.loads(content) == manifest.model_dump(mode="json")
-    assert np.isfinite(manifest.calibration.slope)
+    assert manifest.head.kind == "probability"

@@ -86,9 +86,23 @@ def test_absent_and_ragged_inputs_are_named(predictor: Predictor) -> None:
     with pytest.raises(InvalidRequestError, match="absent") as absent:
         predictor.predict({name: full[name] for name in ("cpu", "latency", "zone")})
     assert absent.value.field == "cores"
+    without = predictor.predict({name: full[name] for name in ("cpu", "cores")})
+    missing = predictor.predict(
+        full | {"latency": np.array([np.nan]), "zone": np.array([None], dtype=object)}
+    )
+    assert without == missing, "an optional input that is absent is one that is missing"
     with pytest.raises(InvalidRequestError, match="one length") as ragged:
         predictor.predict(full | {"cores": np.array([1.0, 2.0])})
     assert ragged.value.field == "cores"
+
+
+def test_contributions_add_up_to_the_raw_answer(predictor: Predictor, export: Path) -> None:
+    given_columns = columns(predictor, [(90.0, 1.0, 4, "a"), (5.0, None, 8, None)])
+    booster = lightgbm.Booster(model_file=str(export / "model.txt"))
+    score = np.asarray(booster.predict(encode(given_columns, predictor.manifest.inputs), raw_score=True))
+    told = predictor.explain(given_columns)["booster"]
+    assert set(told) == {"cpu", "latency", "cores", "zone", "base"}
+    np.testing.assert_allclose(sum(told.values()), score, atol=1e-9)
 
 
 def test_a_file_that_is_no_model_is_refused(export: Path, predictor: Predictor, tmp_path: Path) -> None:
@@ -104,7 +118,8 @@ def test_an_export_loads_where_only_the_serving_extra_is_installed(export: Path)
     code = """
 import sys
 class Blocked:
-    names = {"pandas", "sklearn", "mlflow", "polars", "pyarrow", "feast", "airflow", "tensorflow", "matplotlib"}
+    names = {"pandas", "sklearn", "mlflow", "polars", "pyarrow", "feast", "airflow", "tensorflow", "keras",
+             "matplotlib"}
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
             raise ModuleNotFoundError(name, name=name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.datasets import Dataset
@@ -120,6 +120,7 @@ def test_rows_are_named_by_slice_and_place() -> None:
 texts = st.one_of(st.none(), st.text(max_size=8), st.integers().map(str), st.floats().map(str))
 
 
+@settings(max_examples=40, deadline=None)
 @given(values=st.lists(st.tuples(texts, texts, texts, texts), max_size=20))
 def test_each_value_is_cast_or_kept(values: list[tuple[str | None, ...]]) -> None:
     names = [column.name for column in DATASET.columns]

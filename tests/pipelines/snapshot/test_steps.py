@@ -4,8 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.specs import Split
 from pipelines.errors import SnapshotError
@@ -13,6 +11,7 @@ from pipelines.snapshot import steps
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+THINNED = Split(negatives_kept=0.2)
 
 
 def frame(rows, *names):
@@ -39,24 +38,6 @@ def test_observations_stand_at_whole_multiples_within_a_life():
     )
     times = steps.observation_times(lives, "machine_id", HOUR)
     assert times.rows() == [("a", START + n * HOUR) for n in (1, 2, 3)] + [("b", START)]
-
-
-moments = st.integers(0, 72).map(lambda hours: START + hours * HOUR)
-
-
-@given(observed=st.lists(moments, min_size=1, max_size=20), failed=st.lists(moments, max_size=5))
-@settings(max_examples=150, deadline=None)
-def test_a_label_is_an_outcome_after_the_observation_within_the_horizon(observed, failed):
-    observations = frame([("a", at) for at in sorted(set(observed))], "machine_id", "event_time")
-    outcomes = frame([("a", at) for at in failed] + [("b", START)], "machine_id", "event_time")
-    known_until = START + 60 * HOUR
-    labelled = steps.label(observations, outcomes, "machine_id", DAY, known_until)
-    expected = [
-        ("a", at, int(any(at < failure <= at + DAY for failure in failed)))
-        for at in sorted(set(observed))
-        if at + DAY <= known_until
-    ]
-    assert labelled.rows() == expected
 
 
 @pytest.mark.parametrize("by", ["time", "entity_and_time"])
@@ -89,19 +70,44 @@ def test_split_by_entity_gives_each_machine_whole_to_one_part():
 
 
 def test_thinning_keeps_positives_and_the_weighted_count():
-    labelled = hourly(machines=50).with_columns(label=(pl.int_range(pl.len()) % 100 == 0).cast(pl.Int8))
-    thinned = steps.thin_negatives(labelled, "machine_id", 0.2, seed=5)
-    assert thinned["label"].sum() == labelled["label"].sum()
+    labelled = hourly(machines=50).with_columns(
+        target__event=(pl.int_range(pl.len()) % 100 == 0).cast(pl.Float64)
+    )
+    thinned = steps.thin(labelled, "machine_id", THINNED, seed=5)
+    assert thinned[steps.EVENT].sum() == labelled[steps.EVENT].sum()
     assert thinned.height < 0.25 * labelled.height
     assert thinned["weight"].sum() == pytest.approx(labelled.height, rel=0.05)
     half = labelled.filter(pl.col("event_time") < START + 10 * DAY)
-    kept_of_half = steps.thin_negatives(half, "machine_id", 0.2, seed=5)
+    kept_of_half = steps.thin(half, "machine_id", THINNED, seed=5)
     assert kept_of_half.equals(thinned.filter(pl.col("event_time") < START + 10 * DAY)), (
         "a row is kept for its own sake"
     )
 
 
 def test_a_part_without_outcomes_stops():
-    rows = pl.DataFrame({"part": ["train", "train", "valid", "holdout"], "label": [0, 1, 0, 0]})
+    rows = pl.DataFrame({"part": ["train", "train", "valid", "holdout"], steps.EVENT: [0, 1, 0, 0]})
     with pytest.raises(SnapshotError, match="part valid has 1 rows, 0 of them positive"):
         steps.counts(rows)
+
+
+def test_rows_kept_samples_all_alike_and_weighs_nothing():
+    observations = hourly(machines=50)
+    thinned = steps.thin(observations, "machine_id", Split(rows_kept=0.1), seed=5)
+    assert thinned.height == pytest.approx(0.1 * observations.height, rel=0.1)
+    assert thinned["weight"].unique().to_list() == [1.0]
+
+
+def test_a_duration_is_censored_where_its_part_ends():
+    cuts = steps.Cuts(valid_from=START + 10 * HOUR, holdout_from=START + 20 * HOUR)
+    parted = pl.DataFrame(
+        {
+            "event_time": [START, START + 8 * HOUR, START + 15 * HOUR, START + 21 * HOUR],
+            "part": ["train", "train", "valid", "holdout"],
+            steps.HOURS: [3.0, 5.0, 9.0, 50.0],
+            steps.OBSERVED: [1.0, 1.0, 0.0, 1.0],
+        },
+        schema_overrides={"event_time": pl.Datetime("us", "UTC")},
+    )
+    known = steps.as_known(parted, cuts)
+    assert known[steps.HOURS].to_list() == [3.0, 2.0, 5.0, 50.0]
+    assert known[steps.OBSERVED].to_list() == [1.0, 0.0, 0.0, 1.0]

@@ -167,6 +167,7 @@ dirty_rows = st.tuples(
 )
 
 
+@pytest.mark.integration  # Great Expectations, for seconds
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
