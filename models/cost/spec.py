@@ -1,0 +1,35 @@
+"""cost: what will this project or service cost on each of the next 30 days?"""
+
+from datetime import timedelta
+
+from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Split, Tuning
+from models.targets import ValuesAhead
+
+DAY = timedelta(days=1)
+STEPS = 30
+
+SPEC = ModelSpec(
+    name="cost",
+    question="What will this project or service cost on each of the next 30 days, and in sum?",
+    datasets=("billing",),
+    grid="billing",
+    inputs=("cost_usd__lag_*", "weekday_*", "day_of_month", "days_to_month_end", "month"),
+    target=ValuesAhead(
+        dataset="billing", columns=("cost_usd",), ahead=DAY, width=DAY, aggregates=("sum",), steps=STEPS
+    ),
+    task=Forecast(target="cost_usd", naive="cost_usd__lag_0", coverage=0.8),
+    gate=Gate(
+        bounds={"total_ape_mean": Bound(maximum=0.15), "coverage": Bound(minimum=0.65)},
+        # A few projects, each with months of days that resemble their neighbours.
+        min_rows=1000,
+        min_clusters=8,
+        block=timedelta(days=15),
+    ),
+    split=Split(valid_share=0.2, holdout_share=0.25),
+    tuning=Tuning(trials=6, timeout=timedelta(seconds=60)),
+    backtest=Backtest(folds=2),
+    observe_every=DAY,
+    # Months before the first forecast are read as lags: a year to learn from, and a month to be judged by.
+    training_window=timedelta(days=400),
+    schedule="30 3 * * 1",
+)
