@@ -1,0 +1,547 @@
+"""scaling: load 30 minutes ahead, and the action policy replayed, on real web sites and clouds.
+
+Protocol of the data sets' READMEs: the mean load of the 5 minutes that end 30 minutes ahead, tested on
+the newest part of each series. Each series is fitted by itself. The World Cup site, whose load grows a
+hundredfold within the test, is refitted every week on what was known by then, as the pipeline does; a
+further row shows what a single fit comes to. Of the other series further rows judge an earlier part.
+
+In the replay replicas start late, by the same time for everyone and with the same capacity, and both
+autoscalers decide each minute (each 5 minutes where there is no finer load) and read the load of that
+minute. The reactive one follows the Kubernetes horizontal pod autoscaler: it asks for load over capacity and
+target utilisation, with its tolerance of 10 % and the largest request of the last 5 minutes for scaling in.
+It is run for all targets from 0.50 to 1.00, so that ours is never compared with a badly chosen one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.models.table import Row
+from feature_repo.transformations import telemetry_features
+from models.base import Answers, Observations, builder_of
+from models.folds import together
+from models.manifest import FieldType, InputField
+from models.plots import BLUE, GREY, ORANGE
+from models.scaling.build import ScalingModel
+from models.scaling.policy import Outlook, ScalingPolicy, Situation, desired_replicas
+from models.scaling.spec import SPEC
+from models.specs import ModelSpec
+from models.targets import STEPS_AHEAD as STEP
+from models.targets import Table, ValuesAhead
+from pipelines.references import Window
+from pipelines.settings import load_settings
+from pipelines.snapshot.parts import observations
+from pipelines.sources.base import open_source
+from pipelines.sources.profile import load_profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+SOURCES = ("web_requests", "datacenter_aggregates")
+SEED = 7
+VALID_DAYS = 3
+WARM_UP = np.timedelta64(1, "D")
+REFIT_DAYS = {"worldcup98": 7}
+#: First moment that is tested, in the profile's times; other series, and others dates: the last third.
+TEST_FROM = {"nasa": np.datetime64("1998-07-15T04:00"), "worldcup98": np.datetime64("1998-06-01T00:00")}
+TARGET_RATIO = 0.9
+
+REPLICAS_AT_PEAK = 30
+#: Minutes from asking for a replica to its first request: a virtual machine, and one that has caches to fill.
+STARTUPS = (10, 25)
+FORECAST_EVERY = np.timedelta64(5, "m")
+STABILISATION_MINUTES = 5
+TOLERANCE = 0.1
+REACTIVE_TARGETS = tuple(np.arange(50, 101) / 100)
+HEADROOMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+USUAL_TARGET = 0.7
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: its rows with features and targets, and its load at the finest step there is.
+
+    Attributes:
+        rows: One per grid time and step ahead.
+        at: Ends of the spans of ``load``, shape (m,).
+        load: Shape (m,), in the unit of the features.
+        step_minutes: Spacing of ``at``.
+    """
+
+    name: str
+    rows: Observations
+    inputs: tuple[InputField, ...]
+    spec: ModelSpec
+    at: NDArray[np.datetime64]
+    load: Array
+    step_minutes: int
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Answers on a stretch of time, and what the policy was told in it.
+
+    Attributes:
+        outlooks: By step that was asked for; one entry per time.
+        outlook_times: Shape (m,), rising.
+    """
+
+    rows: Observations
+    answers: Answers
+    outlooks: Mapping[int, Outlook]
+    outlook_times: NDArray[np.datetime64]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Provision:
+    """What an autoscaler did to a series.
+
+    Attributes:
+        short_minutes: Minutes in which the load exceeded the capacity of the replicas that had started.
+        replica_minutes: Of all replicas, starting ones included.
+    """
+
+    short_minutes: float
+    replica_minutes: float
+
+
+def run(data: Path, folder: Path, quick: bool) -> list[Row]:
+    """Rows of the table; figures are saved in the folder. ``quick`` leaves out the World Cup and earlier parts."""
+    rows: list[Row] = []
+    for series in (each for source in SOURCES for each in series_of(source, data)):
+        if quick and series.name == "worldcup98":
+            continue
+        start = test_start(series)
+        end, refit_days = series.rows.time.max(), REFIT_DAYS.get(series.name)
+        tested = rolling(series, start, end, refit_days)
+        fits = f", refitted every {refit_days} days" if refit_days else ""
+        rows += _forecast_rows(series, tested, f"{series.name}, from {_day(start)}{fits}", judged=True)
+        replays = [_replays(series, tested, startup) for startup in STARTUPS]
+        rows += [row for each in replays for row in _policy_rows(series, each)]
+        _plot(series, tested, replays, folder / f"scaling_{series.name}.png")
+        if quick:
+            continue
+        if refit_days:
+            once = rolling(series, start, end)
+            rows += _forecast_rows(
+                series, once, f"{series.name}, from {_day(start)}, fitted once", judged=False
+            )
+        else:
+            earlier = start - (end - start)
+            before = rolling(series, earlier, start)
+            rows += _forecast_rows(series, before, f"{series.name}, from {_day(earlier)}", judged=False)
+    return rows
+
+
+def series_of(source: str, data: Path) -> list[Series]:
+    """The series of a bundled source, each with features and targets as its profile defines them."""
+    profile = load_profile(source)
+    spec = profile.spec_of(SPEC)
+    dataset, grid = profile.dataset("telemetry"), profile.grid(spec.grid)
+    everything = Window(start=datetime(1970, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC))
+    read = open_source(profile, load_settings(shared_data=data)).read(dataset, everything)
+    clean = read.with_columns(
+        pl.col(dataset.event_time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        pl.col("load").cast(pl.Float64),
+        slice_start=pl.col(dataset.event_time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        ordinal=pl.lit(0, pl.Int64),
+    )
+    features = telemetry_features(clean.lazy(), dataset, grid).collect()
+    asked = spec.target.attach(
+        features.select(dataset.entity, "event_time"),
+        dataset.entity,
+        {"telemetry": Table(dataset, clean.lazy())},
+        features["event_time"].max(),
+    )
+    rows = asked.join(features, on=[dataset.entity, "event_time"]).sort(dataset.entity, "event_time", STEP)
+    wanted = {name for pattern in spec.inputs for name in fnmatch.filter(features.columns, pattern)}
+    names = [name for name in features.columns if name in wanted]
+    inputs = tuple(
+        InputField(name=name, type=FieldType.DOUBLE, required=name == STEP) for name in (*names, STEP)
+    )
+    rows = rows.with_columns(part=pl.lit("all"), weight=1.0)
+    return [
+        _one(entity, rows, clean, dataset.entity, inputs, spec)
+        for entity in sorted(rows[dataset.entity].unique().to_list())
+    ]
+
+
+def _one(
+    name: str,
+    rows: pl.DataFrame,
+    clean: pl.DataFrame,
+    entity: str,
+    inputs: tuple[InputField, ...],
+    spec: ModelSpec,
+) -> Series:
+    own = clean.filter(pl.col(entity) == name).sort("event_time")
+    at = own["event_time"].dt.replace_time_zone(None).to_numpy()
+    return Series(
+        name=name,
+        rows=observations(rows.filter(pl.col(entity) == name), "all", entity, inputs),
+        inputs=inputs,
+        spec=spec,
+        at=at,
+        load=own["load"].to_numpy(),
+        step_minutes=int(np.median(np.diff(at)) / np.timedelta64(1, "m")),
+    )
+
+
+def test_start(series: Series) -> np.datetime64:
+    """First moment tested: the README's, or the last third where that leaves nothing to learn or to test."""
+    first, last = series.rows.time.min(), series.rows.time.max()
+    known = TEST_FROM.get(series.name)
+    week = np.timedelta64(7, "D")
+    return known if known is not None and first + week < known < last else last - (last - first) / 3
+
+
+def rolling(
+    series: Series, start: np.datetime64, end: np.datetime64, refit_days: int | None = None
+) -> Tested:
+    """Fit on what was known at the start, answer the targets from then on, refit from time to time."""
+    builder, spec = builder_of(series.spec), series.spec
+    begin = time.perf_counter()
+    rows = series.rows
+    until = _target_time(series)
+    known_from = rows.time.min() + WARM_UP
+    step = np.timedelta64(refit_days or 100_000, "D")
+    parts: list[Observations] = []
+    answers: list[Answers] = []
+    told: list[tuple[Observations, ScalingModel]] = []
+    for cut in np.arange(start, end, step):
+        valid_from = cut - np.timedelta64(VALID_DAYS, "D")
+        train = rows.rows((rows.time >= known_from) & (until <= valid_from))
+        valid = rows.rows((rows.time >= valid_from) & (until <= cut))
+        fitted = builder.fit(train, valid, series.inputs, builder.default_params(), SEED, spec)
+        assert isinstance(fitted, ScalingModel)
+        ahead = rows.rows((until > cut) & (until <= min(cut + step, end)))
+        parts.append(ahead)
+        answers.append(fitted.answer(ahead))
+        now = rows.rows((rows.time >= cut) & (rows.time < min(cut + step, end)) & (rows.columns[STEP] == 1))
+        told.append((now, fitted))
+    joined = {name: np.concatenate([each[name] for each in answers]) for name in answers[0]}
+    seconds = time.perf_counter() - begin
+    asked = sorted({_step_for(startup, spec) for startup in STARTUPS})
+    return Tested(
+        reduce(together, parts),
+        joined,
+        {step: _outlook([(_asking(now, step), fitted) for now, fitted in told]) for step in asked},
+        np.concatenate([now.time for now, _ in told]),
+        seconds,
+    )
+
+
+def _asking(rows: Observations, step: int) -> Observations:
+    return replace(rows, columns={**rows.columns, STEP: np.full(len(rows), float(step))})
+
+
+def _outlook(told: Sequence[tuple[Observations, ScalingModel]]) -> Outlook:
+    parts = [fitted.outlook(rows) for rows, fitted in told]
+    values = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("now", "forecast", "lower", "upper")
+    }
+    return Outlook(**values, coverage=parts[0].coverage)
+
+
+def _target_time(series: Series) -> NDArray[np.datetime64]:
+    """End of the span that each row's target is of, shape (n,)."""
+    ahead = np.timedelta64(series.spec.target.horizon) / _steps(series.spec)
+    moments: NDArray[np.datetime64] = series.rows.time + series.rows.columns[STEP].astype(np.int64) * ahead
+    return moments
+
+
+def _steps(spec: ModelSpec) -> int:
+    assert isinstance(spec.target, ValuesAhead)
+    return spec.target.steps
+
+
+def _step_for(startup: int, spec: ModelSpec) -> int:
+    """The nearest step by which replicas have started and the next forecast has been made."""
+    step_minutes = spec.target.horizon.total_seconds() / 60 / _steps(spec)
+    minutes = startup + FORECAST_EVERY / np.timedelta64(1, "m")
+    return min(_steps(spec), int(np.ceil(minutes / step_minutes)))
+
+
+def reactive(
+    series: Series, targets: tuple[float, ...], capacity: float, first: int, last: int
+) -> list[Array]:
+    """Replicas asked for in each span of ``first … last - 1``, one array per target utilisation."""
+    target = np.asarray(targets)
+    asked = np.full(len(targets), _start(series, capacity, first))
+    hold = max(1, STABILISATION_MINUTES // series.step_minutes)
+    recent = np.tile(asked, (hold, 1))
+    history = []
+    for place in range(first, last):
+        history.append(asked)
+        load = series.load[place]
+        if np.isnan(load):
+            continue
+        use = load / capacity / asked
+        wanted = np.where(
+            np.abs(use / target - 1) <= TOLERANCE, asked, np.ceil(load / capacity / target).clip(1)
+        )
+        recent = np.vstack([recent[1:], wanted])
+        asked = np.where(wanted > asked, wanted, np.minimum(asked, recent.max(axis=0)))
+    return list(np.stack(history).T)
+
+
+def predictive(
+    series: Series, tested: Tested, policy: ScalingPolicy, startup: int, first: int, last: int
+) -> list[Array]:
+    """The same of the policy, one array per headroom of ``HEADROOMS``."""
+    count, headroom = len(HEADROOMS), np.asarray(HEADROOMS)
+    # One call for all: the headroom goes into the upper end instead of the policy.
+    planned = policy.model_copy(update={"headroom": 1.0})
+    outlook = tested.outlooks[_step_for(startup, series.spec)]
+    newest = np.searchsorted(tested.outlook_times, series.at[first:last], side="right") - 1
+    asked = np.full(count, _start(series, policy.capacity_per_replica, first))
+    idle, unsaid = np.full(count, np.inf), np.full(count, np.nan)
+    history = []
+    for place, row in enumerate(newest, start=first):
+        history.append(asked)
+        idle = idle + series.step_minutes
+        stale = row < 0 or series.at[place] - tested.outlook_times[row] >= FORECAST_EVERY
+        now = series.load[place]
+        if stale or np.isnan(now):
+            continue
+        forecast, upper = outlook.forecast[row], outlook.upper[row]
+        seen = Outlook(
+            np.full(count, now),
+            np.full(count, forecast),
+            np.full(count, outlook.lower[row]),
+            forecast + headroom * (upper - forecast),
+            outlook.coverage,
+        )
+        wanted = desired_replicas(planned, seen, Situation(asked, idle, unsaid, unsaid, unsaid))
+        idle = np.where(wanted != asked, 0.0, idle)
+        asked = wanted.astype(np.float64)
+    return list(np.stack(history).T)
+
+
+def _start(series: Series, capacity: float, first: int) -> float:
+    """Replicas that everyone begins with: what the load before the first span needs at the usual target."""
+    return max(1.0, float(np.ceil(np.nan_to_num(series.load[first - 1]) / capacity / USUAL_TARGET)))
+
+
+def provision(series: Series, asked: Array, capacity: float, startup: int, first: int) -> Provision:
+    """What it came to: replicas serve when they have started, and cost from when they are asked for."""
+    late = startup // series.step_minutes
+    padded = np.concatenate([np.full(late, asked[0]), asked])
+    ready = np.lib.stride_tricks.sliding_window_view(padded, late + 1).min(axis=1)
+    load = series.load[first : first + len(asked)]
+    short = float(np.sum(load > ready * capacity)) * series.step_minutes
+    return Provision(short, float(np.sum(asked)) * series.step_minutes)
+
+
+@dataclass(frozen=True)
+class Replays:
+    """Both curves over the tested stretch; the capacity is the same for both.
+
+    Attributes:
+        needed: Replica-minutes of an oracle that has just the fraction of replicas that the load fills.
+        hours: Length of the stretch.
+    """
+
+    startup: int
+    reactive: dict[float, Provision]
+    ours: dict[float, Provision]
+    needed: float
+    hours: float
+    policy: ScalingPolicy
+    seconds: float
+
+
+def _replays(series: Series, tested: Tested, startup: int) -> Replays:
+    begin = time.perf_counter()
+    first = int(np.searchsorted(series.at, tested.outlook_times[0])) + 1
+    last = int(np.searchsorted(series.at, tested.outlook_times[-1])) + 1
+    load = series.load[first:last]
+    capacity = float(np.nanquantile(load, 0.99)) / REPLICAS_AT_PEAK
+    policy = ScalingPolicy(capacity_per_replica=capacity, max_replicas=100 * REPLICAS_AT_PEAK)
+
+    def provisions(names: tuple[float, ...], asked: list[Array]) -> dict[float, Provision]:
+        return {
+            name: provision(series, each, capacity, startup, first)
+            for name, each in zip(names, asked, strict=True)
+        }
+
+    return Replays(
+        reactive=provisions(REACTIVE_TARGETS, reactive(series, REACTIVE_TARGETS, capacity, first, last)),
+        ours=provisions(HEADROOMS, predictive(series, tested, policy, startup, first, last)),
+        startup=startup,
+        needed=float(np.nansum(load)) / capacity * series.step_minutes,
+        hours=len(load) * series.step_minutes / 60,
+        policy=policy,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _forecast_rows(series: Series, tested: Tested, data: str, *, judged: bool) -> list[Row]:
+    """WAPE by step, of the last step beside the naive and the seasonal-naive forecast."""
+    rows: list[Row] = []
+    steps = _steps(series.spec)
+    minutes = series.spec.target.horizon.total_seconds() / 60 / steps
+    task = builder_of(series.spec).task(series.spec)
+    for step in (steps,) if judged is False else range(1, steps + 1):
+        ahead = round(step * minutes)
+        yesterday = f"load__lag_{288 - ahead // 5}"
+        usable = tested.rows.columns[STEP] == step
+        for column in ("load__lag_0", yesterday):
+            usable &= np.isfinite(tested.rows.columns.get(column, np.zeros(len(tested.rows))))
+        part = tested.rows.rows(usable)
+        ours = task.metrics(part, {name: values[usable] for name, values in tested.answers.items()})
+        naive = task.metrics(part, {"forecast": part.columns["load__lag_0"]})["wape"]
+        note = "baseline: the last 5 minutes repeated"
+        if yesterday in part.columns:
+            note += f"; the same 5 minutes a day ago {task.metrics(part, {'forecast': part.columns[yesterday]})['wape']:.4g}"
+        low, high = _ratio_interval(part, tested.answers["forecast"][usable])
+        note += f"; ratio {low:.3f} to {high:.3f} (95 %, whole days resampled)"
+        of_target = judged and step == steps
+        rows.append(
+            Row(
+                model="scaling",
+                data=data,
+                metric=f"WAPE, {ahead} min ahead",
+                baseline=naive,
+                ours=ours["wape"],
+                coverage=ours["coverage"],
+                target=f"<= {TARGET_RATIO:g} of naive" if of_target else "",
+                reached=ours["wape"] <= TARGET_RATIO * naive if of_target else None,
+                seconds=tested.seconds,
+                note=note,
+            )
+        )
+    return rows
+
+
+def _ratio_interval(part: Observations, forecast: Array) -> tuple[float, float]:
+    """95 % interval of the ratio of absolute errors, ours over naive, by a bootstrap over days."""
+    truth = part.targets["load"]
+    _, day = np.unique(part.time.astype("datetime64[D]"), return_inverse=True)
+    ours, naive = (
+        np.bincount(day, np.abs(truth - answer)) for answer in (forecast, part.columns["load__lag_0"])
+    )
+    drawn = np.random.default_rng(SEED).integers(0, len(ours), (2000, len(ours)))
+    low, high = np.quantile(ours[drawn].sum(axis=1) / naive[drawn].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _policy_rows(series: Series, replays: Replays) -> list[Row]:
+    """The policy as it is by default, beside the reactive targets nearest to it from either side."""
+    ours = replays.ours[replays.policy.headroom]
+    # No cheaper than ours: of these the cheapest. Ours has to have fewer short minutes as well.
+    dearer = {t: each for t, each in replays.reactive.items() if each.replica_minutes >= ours.replica_minutes}
+    matched = min(dearer, key=lambda target: dearer[target].replica_minutes, default=None)
+    safer = {t: each for t, each in replays.reactive.items() if each.short_minutes <= ours.short_minutes}
+    safe = min(safer, key=lambda target: safer[target].replica_minutes, default=None)
+    what = f"{series.name}, replay of {replays.hours:.0f} h, replicas start after {replays.startup} min"
+    beaten = [
+        target
+        for target in _TENTHS
+        if any(_beats(each, replays.reactive[target]) for each in replays.ours.values())
+    ]
+    curve = f"of the reactive targets {_TENTHS[0]:g} to {_TENTHS[-1]:g} a headroom of ours is below both in {len(beaten)} of {len(_TENTHS)}"
+    rows: list[Row] = []
+    if matched is not None:
+        other = replays.reactive[matched]
+        rows.append(
+            Row(
+                model="scaling",
+                data=what,
+                metric="under-provisioned minutes",
+                baseline=other.short_minutes,
+                ours=ours.short_minutes,
+                target="minutes and cost below reactive's",
+                reached=_beats(ours, other),
+                seconds=replays.seconds,
+                note=f"reactive target {matched:.2f}, the cheapest that costs as much or more: "
+                f"{other.replica_minutes / replays.needed:.3f} of the replica-minutes filled by the load, "
+                f"ours {ours.replica_minutes / replays.needed:.3f}; {curve}",
+            )
+        )
+    if safe is not None:
+        rows.append(
+            Row(
+                model="scaling",
+                data=what,
+                metric="replica-minutes over those that the load fills",
+                baseline=replays.reactive[safe].replica_minutes / replays.needed,
+                ours=ours.replica_minutes / replays.needed,
+                seconds=replays.seconds,
+                note=f"reactive target {safe:.2f}, the cheapest that is short no longer than ours "
+                f"({replays.reactive[safe].short_minutes:.0f} min, ours {ours.short_minutes:.0f})",
+            )
+        )
+    return rows
+
+
+_TENTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def _beats(ours: Provision, other: Provision) -> bool:
+    """Both below, or none short at all and ours cheaper."""
+    cheaper = ours.replica_minutes < other.replica_minutes
+    return cheaper and (
+        ours.short_minutes < other.short_minutes or ours.short_minutes == other.short_minutes == 0
+    )
+
+
+def _day(moment: np.datetime64) -> str:
+    return str(moment.astype("datetime64[D]"))
+
+
+def _plot(series: Series, tested: Tested, replays: list[Replays], file: Path) -> None:
+    """Four days of truth, forecast and interval; and what each autoscaler costs and lacks."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(replays), width_ratios=(3, *(2 for _ in replays)))
+    last = tested.rows.columns[STEP] == _steps(series.spec)
+    shown = last & (tested.rows.time < tested.rows.time.min() + np.timedelta64(4, "D"))
+    when = tested.rows.time[shown] + np.timedelta64(series.spec.target.horizon)
+    lower, forecast, upper = (tested.answers[name][shown] for name in ("lower", "forecast", "upper"))
+    left.fill_between(when, lower, upper, color=BLUE, alpha=0.25, label="80 % interval")
+    left.plot(when, tested.rows.targets["load"][shown], color=GREY, linewidth=1, label="truth")
+    left.plot(when, forecast, color=ORANGE, linewidth=1, label="forecast of 30 min before")
+    left.set_title(f"{series.name}: load")
+    left.tick_params("x", rotation=30)
+    left.legend(fontsize="small")
+    for axis, each in zip(others, replays, strict=True):
+        _plot_curves(axis, each)
+    figure.savefig(file, dpi=80)
+
+
+def _plot_curves(axis: Axes, replays: Replays) -> None:
+    for label, colour, curve in (
+        (f"reactive: target {REACTIVE_TARGETS[-1]:g} … {REACTIVE_TARGETS[0]:g}", GREY, replays.reactive),
+        (f"ours: headroom {HEADROOMS[0]:g} … {HEADROOMS[-1]:g}", BLUE, replays.ours),
+    ):
+        points = sorted(curve.values(), key=lambda each: each.replica_minutes)
+        axis.plot(
+            [each.replica_minutes / replays.needed for each in points],
+            [each.short_minutes / replays.hours for each in points],
+            marker=".",
+            color=colour,
+            label=label,
+        )
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("replica-minutes over those that the load fills")
+    axis.set_ylabel("under-provisioned minutes an hour")
+    axis.set_title(f"replicas start after {replays.startup} min")
+    axis.legend(fontsize="small")
