@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.failure.prepare_backblaze import COUNTERS, Tables, prepare
+from models.targets import EventWithin, Table
 from pipelines.snapshot import steps
+from pipelines.sources.profile import load_profile
 
 FIRST = datetime(2014, 5, 6)  # noqa: DTZ001 - the public files have dates without a zone
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -52,14 +54,17 @@ def test_a_stretch_is_known_from_its_start_and_the_drive_until_its_end():
         ("7", start + 40 * HOUR, 140, 8, 0),
         ("7", end - timedelta(microseconds=1), 145, 8, 0),
     ]
+    powered_on = start - 100 * HOUR
     assert tables.events.rows() == [
-        ("7", start + 30 * HOUR, "change", "any_counter"),
-        ("7", start + 30 * HOUR, "rise", "smart_197"),
-        ("7", start + 30 * HOUR, "rise", "smart_5"),
-        ("7", start + 40 * HOUR, "change", "any_counter"),
-        ("7", end, "failure", None),
+        ("7", powered_on, "start", "powered_on", start),
+        ("7", start, "start", "first_seen", start),
+        ("7", start + 30 * HOUR, "change", "any_counter", start + 30 * HOUR),
+        ("7", start + 30 * HOUR, "rise", "smart_197", start + 30 * HOUR),
+        ("7", start + 30 * HOUR, "rise", "smart_5", start + 30 * HOUR),
+        ("7", start + 40 * HOUR, "change", "any_counter", start + 40 * HOUR),
+        ("7", end, "failure", None, end),
     ]
-    assert tables.machines.rows() == [("7", start, "ST", "ST1", 4.0)]
+    assert tables.machines.rows() == [("7", start, "ST", "ST1", 4.0, 100)]
 
 
 STRETCHES = st.lists(
@@ -87,13 +92,13 @@ def test_observations_see_the_stretch_that_they_are_in_and_never_the_end(stretch
         newest = tables.telemetry.filter(pl.col("event_time") <= at).row(-1, named=True)
         assert (newest["event_time"], newest["smart_5"], newest["smart_197"]) == seen
 
-    failures = tables.events.filter(pl.col("kind") == "failure").select("drive_id", "event_time")
-    labelled = steps.label(
-        pl.DataFrame({"drive_id": ["7"] * len(observed), "event_time": observed}),
-        failures,
-        "drive_id",
-        DAY,
-        known_until=end + 10 * DAY,
-    )
+    target = EventWithin(dataset="events", horizon=DAY)
+    events = Table(load_profile("backblaze_drives").dataset("events"), tables.events.lazy())
+    observations = pl.DataFrame({"drive_id": ["7"] * len(observed), "event_time": observed})
+    labelled = target.attach(observations, "drive_id", {"events": events}, known_until=end + 10 * DAY)
     # The last midnight of a failed drive is the one within 24 hours of its failure.
-    assert labelled["label"].to_list() == [0] * (len(observed) - 1) + [int(failed)]
+    assert labelled["target__event"].to_list() == [0] * (len(observed) - 1) + [int(failed)]
+    # No event but the failure tells of anything that the drive's first snapshot and counters did not.
+    known = tables.events.filter(pl.col("kind") != "failure")
+    assert known.filter(pl.col("arrived") >= end).is_empty()
+    assert known.filter((pl.col("arrived") != pl.col("event_time")) & (pl.col("arrived") != start)).is_empty()
