@@ -1,0 +1,45 @@
+"""Plots of what-if answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.base import Array
+from models.plots import BLUE, GREY, ORANGE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 12
+
+
+def what_if(asked: Mapping[str, tuple[Array, Array, Array]]) -> Figure:
+    """What became of the usual latency under another load: true against foretold, by bins of the foretold.
+
+    Args:
+        asked: By question, the usual latency, the truth and the answer, ms, shape (n,) each.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for (name, (usual, truth, answer)), colour in zip(
+        asked.items(), (BLUE, ORANGE, "#009E73", "#CC79A7"), strict=False
+    ):
+        told = answer / usual
+        parts = [part for part in np.array_split(np.argsort(told, kind="stable"), BINS) if len(part)]
+        points = [(np.median(told[part]), np.median((truth / usual)[part])) for part in parts]
+        ends += [value for point in points for value in point]
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=GREY, linestyle=":", label="perfect")
+    axes.set(
+        xlabel="Foretold p95 latency over usual (median of bin)",
+        ylabel="True p95 latency over usual (median of bin)",
+        title="Another load, everything else equal",
+    )
+    axes.legend(frameon=False)
+    return figure
