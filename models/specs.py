@@ -105,7 +105,10 @@ class Decision(Frozen):
 
     kind: Literal["decision"] = "decision"
     max_risk: float | None = Field(
-        None, gt=0, lt=1, description="Largest probability that a choice may turn out too small, where that applies."
+        None,
+        gt=0,
+        lt=1,
+        description="Largest probability that a choice may turn out too small, where that applies.",
     )
 
 

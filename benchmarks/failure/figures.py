@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from models.base import Observations
 from models.metrics import RankedLabels, expected_calibration_error
-from pipelines.evaluate.steps import cluster_weights
+from pipelines.evaluate.steps import cluster_weights, clusters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 Array = NDArray[np.float64]
+TARGET = "event"
 RESAMPLES = 200
 # README of backblaze_drives: recall by false-positive rate per drive-day.
 BACKBLAZE_RECALL = {0.0005: 0.31, 0.001: 0.38, 0.005: 0.53, 0.01: 0.61, 0.05: 0.74}
@@ -53,13 +54,14 @@ class Figure:
 
 def azure_figures(part: Observations, probability: Array, alarm_threshold: float, seed: int) -> list[Figure]:
     """Figures as the README of azure_pdm gives them, and those of the threshold that the model serves with."""
-    ranked = RankedLabels(part.label, probability)
+    label = part.targets[TARGET]
+    ranked = RankedLabels(label, probability)
 
     def recall(threshold: float) -> Callable[[Array], float]:
-        return lambda weight: alarms(part.label, probability, weight, threshold)[0]
+        return lambda weight: alarms(label, probability, weight, threshold)[0]
 
     def precision(threshold: float) -> Callable[[Array], float]:
-        return lambda weight: alarms(part.label, probability, weight, threshold)[1]
+        return lambda weight: alarms(label, probability, weight, threshold)[1]
 
     wanted: list[tuple[str, float | None, Callable[[Array], float]]] = [
         ("average precision", 0.997, ranked.average_precision),
@@ -77,10 +79,11 @@ def azure_figures(part: Observations, probability: Array, alarm_threshold: float
 
 def backblaze_figures(part: Observations, probability: Array, seed: int) -> list[Figure]:
     """Figures as the README of backblaze_drives gives them; weights undo the sampling of drive-days."""
-    ranked = RankedLabels(part.label, probability)
+    label = part.targets[TARGET]
+    ranked = RankedLabels(label, probability)
     # An alarm on a drive that fails after a week counts as false above; below only drives that
     # survive the data give false alarms.
-    kept = (part.label == 1) | ~np.isin(part.entity, np.unique(part.entity[part.label == 1]))
+    kept = (label == 1) | ~np.isin(part.entity, np.unique(part.entity[label == 1]))
 
     def at(rate: float, place: int, rows: NDArray) -> Callable[[Array], float]:
         return lambda weight: ranked.operating_point(weight * rows, rate)[place]
@@ -91,7 +94,7 @@ def backblaze_figures(part: Observations, probability: Array, seed: int) -> list
         for rate, baseline in BACKBLAZE_RECALL.items()
     ]
     wanted += [
-        ("area under ROC", BACKBLAZE_AUC, lambda weight: area_under_roc(part.label, probability, weight)),
+        ("area under ROC", BACKBLAZE_AUC, lambda weight: area_under_roc(label, probability, weight)),
         ("average precision", None, ranked.average_precision),
     ]
     wanted += [
@@ -103,6 +106,14 @@ def backblaze_figures(part: Observations, probability: Array, seed: int) -> list
         for rate in BACKBLAZE_RECALL
     ]
     wanted.append(("expected calibration error", None, _calibration_error(part, probability)))
+    # Bins of equal weight say little where 1 row in 10,000 is positive: nearly all are near zero.
+    wanted.append(
+        (
+            "failures expected over failures seen in the 1 % highest",
+            None,
+            lambda weight: expected_over_seen(label, probability, weight, 0.01),
+        )
+    )
     return _measured(part, wanted, seed)
 
 
@@ -111,6 +122,17 @@ def alarms(label: NDArray, probability: Array, weight: Array, threshold: float) 
     positive, alarm = label == 1, probability >= threshold
     hits = float(np.sum(weight[positive & alarm]))
     return _ratio(hits, float(np.sum(weight[positive]))), _ratio(hits, float(np.sum(weight[alarm])))
+
+
+def expected_over_seen(label: NDArray, probability: Array, weight: Array, share: float) -> float:
+    """Sum of the probabilities over the number of positives among the rows of highest probability.
+
+    Args:
+        share: Of the weight of all rows.
+    """
+    order = np.argsort(-probability, kind="stable")
+    rows = order[np.cumsum(weight[order]) <= share * np.sum(weight)]
+    return _ratio(float(np.sum(weight[rows] * probability[rows])), float(np.sum(weight[rows] * label[rows])))
 
 
 def area_under_roc(label: NDArray, probability: Array, weight: Array) -> float:
@@ -131,12 +153,17 @@ def plot_azure(part: Observations, probability: Array, file: Path) -> None:
 
 
 def plot_backblaze(models: Mapping[str, tuple[Observations, Array]], file: Path) -> None:
-    """Precision over recall, and recall over the false-positive rate with the README's points."""
+    """Precision over recall, and recall over the false-positive rate with the README's points.
+
+    Args:
+        models: One or two, by name; the last is drawn in colour.
+    """
     canvas, axes = _canvas(2)
     rates = np.geomspace(1e-4, 1, 120)
-    for (name, (part, probability)), colour in zip(models.items(), (GREY, BLUE), strict=True):
+    colours = (GREY, BLUE)[-len(models) :]  # the last is the one to look at
+    for (name, (part, probability)), colour in zip(models.items(), colours, strict=True):
         _precision_recall(axes[0], part, probability, colour, name)
-        ranked = RankedLabels(part.label, probability)
+        ranked = RankedLabels(part.targets[TARGET], probability)
         axes[1].plot(
             rates, [ranked.operating_point(part.weight, rate)[1] for rate in rates], color=colour, label=name
         )
@@ -158,7 +185,7 @@ def plot_backblaze(models: Mapping[str, tuple[Observations, Array]], file: Path)
 def _measured(
     part: Observations, wanted: list[tuple[str, float | None, Callable[[Array], float]]], seed: int
 ) -> list[Figure]:
-    drawn = cluster_weights(part.entity, RESAMPLES, seed)
+    drawn = cluster_weights(clusters(part, block=None), RESAMPLES, seed)
     resampled: list[list[float]] = [[] for _ in wanted]
     for number in range(RESAMPLES):
         weight = part.weight * drawn(number)
@@ -172,7 +199,7 @@ def _measured(
 
 
 def _calibration_error(part: Observations, probability: Array) -> Callable[[Array], float]:
-    return lambda weight: expected_calibration_error(part.label, probability, weight)
+    return lambda weight: expected_calibration_error(part.targets[TARGET], probability, weight)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -195,6 +222,8 @@ def _canvas(plots: int) -> tuple[Canvas, list[Axes]]:
 def _precision_recall(axes: Axes, part: Observations, probability: Array, colour: str, name: str) -> None:
     from sklearn.metrics import precision_recall_curve
 
-    precision, recall, _ = precision_recall_curve(part.label, probability, sample_weight=part.weight)
+    precision, recall, _ = precision_recall_curve(
+        part.targets[TARGET], probability, sample_weight=part.weight
+    )
     axes.step(recall[:-1], precision[:-1], where="post", color=colour, label=name)
     axes.set(xlabel="Recall", ylabel="Precision")

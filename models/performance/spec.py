@@ -50,4 +50,5 @@ SPEC = ModelSpec(
     tuning=Tuning(trials=4, timeout=timedelta(seconds=60)),
     backtest=Backtest(folds=2, by="entity"),
     observe_every=timedelta(hours=1),
+    schedule="0 7 * * 1",
 )

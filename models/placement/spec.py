@@ -27,4 +27,5 @@ SPEC = ModelSpec(
     tuning=Tuning(trials=8, timeout=timedelta(seconds=80)),
     backtest=Backtest(folds=2, by="time"),
     observe_every=None,
+    schedule="0 8 * * 1",
 )

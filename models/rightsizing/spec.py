@@ -35,4 +35,5 @@ SPEC = ModelSpec(
     tuning=Tuning(trials=6, timeout=timedelta(seconds=60)),
     backtest=Backtest(folds=3, by="entity"),
     observe_every=timedelta(days=1),
+    schedule="0 9 * * 1",
 )

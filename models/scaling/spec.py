@@ -23,4 +23,5 @@ SPEC = ModelSpec(
     split=Split(rows_kept=0.5),
     tuning=Tuning(trials=5, timeout=timedelta(seconds=45)),
     backtest=Backtest(folds=2),
+    schedule="0 6 * * 1",
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration  # Airflow
+
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "defaults"})
 HEAVY = {

@@ -20,6 +20,8 @@ from models.encoding import estimator_matrix
 from models.heads.cost import CostHead
 from tests.models.cost.conftest import INPUTS, LAGS, totals
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 Parts = tuple[Observations, Observations, Observations]
 
 

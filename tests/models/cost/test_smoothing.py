@@ -38,6 +38,7 @@ def library(series: np.ndarray, *, damped: bool) -> tuple[dict, Smoothing, First
     return model.model_, smoothing, first, model.predict(30)["mean"]
 
 
+@pytest.mark.integration  # compiles at the first call
 @pytest.mark.parametrize("damped", [False, True])
 def test_one_step_forecasts_equal_those_of_statsforecast(damped: bool) -> None:
     series = logs()

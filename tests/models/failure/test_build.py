@@ -10,6 +10,8 @@ from models.failure.build import BUILDER
 from models.failure.spec import SPEC
 from models.manifest import FieldType, InputField
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 INPUTS = (InputField(name="load", type=FieldType.DOUBLE, required=False),)
 
 
@@ -27,7 +29,6 @@ def observed(rows: int, kept: float, seed: int) -> Observations:
     )
 
 
-@pytest.mark.integration  # not a service, but seconds: 300,000 rows
 @pytest.mark.parametrize("kept", [1.0, 0.05])
 def test_probabilities_are_those_of_all_rows_however_many_negatives_were_kept(kept):
     train, valid, fresh = (observed(300_000, kept, seed) for seed in (1, 2, 3))

@@ -18,6 +18,8 @@ from models.performance.build import BUILDER, PerformanceModel, machine_of
 from models.performance.spec import SPEC
 from pipelines.adapters.runtimes.onnx import OnnxRuntime
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 NAMES = (
     "cpu_percent__mean_3h",
     "cpu_percent__mean_24h",

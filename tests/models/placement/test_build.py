@@ -15,6 +15,8 @@ from models.placement.spec import SPEC
 from models.placement.task import PlacementTask, log2_error, median_lifetime
 from pipelines.adapters import exports
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 INPUTS = tuple(
     InputField(name=name, type=FieldType.DOUBLE, required=False)
     for name in ("cores__last", "memory_gib__last", "tenant_outlived_4h__last")

@@ -17,6 +17,8 @@ from models.rightsizing.measures import resources
 from models.rightsizing.spec import AGGREGATES, SPEC
 from pipelines.adapters.runtimes.onnx import OnnxRuntime
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 FIGURES = ("mean_7d", "std_7d", "min_7d", "max_7d", "p50_7d", "p95_7d", "skew_7d", "acf_24", "lag_0")
 GAUGES = ("cpu_percent", "memory_percent")
 NAMES = (*(f"{gauge}__{figure}" for gauge in GAUGES for figure in FIGURES), "cpu_cores", "memory_gib")

@@ -16,6 +16,8 @@ from models.scaling.spec import SPEC
 from models.targets import STEPS_AHEAD
 from pipelines.adapters.runtimes.onnx import OnnxRuntime
 
+pytestmark = pytest.mark.integration  # trains: seconds
+
 LOAD = "requests_per_second"
 STEPS = 3
 LAGS = 13

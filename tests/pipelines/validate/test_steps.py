@@ -18,6 +18,8 @@ from pipelines.references import Window
 from pipelines.validate import steps
 from pipelines.validate.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.integration  # Great Expectations
+
 DATASET = Dataset.model_validate(
     {
         "name": "telemetry",
@@ -167,7 +169,6 @@ dirty_rows = st.tuples(
 )
 
 
-@pytest.mark.integration  # Great Expectations, for seconds
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
