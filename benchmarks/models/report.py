@@ -72,6 +72,7 @@ def page() -> str:
     rows = [
         Row(**row) for path in kept.values() if path.is_file() for row in json.loads(path.read_text("utf-8"))
     ]
+    missing = [name for name, path in kept.items() if not path.is_file()]
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
     lines = [
         "# Every model on real telemetry",
@@ -80,6 +81,11 @@ def page() -> str:
         "measured on the same rows in the same run, unless the note says that they are the data set's published ones. "
         "A ratio is ours over the baseline.",
         "",
+        *(
+            [f"Not measured yet: {', '.join(missing)}; what is known of them stands in their cards.", ""]
+            if missing
+            else []
+        ),
         markdown(rows),
     ]
     for name in CATALOGUE:

@@ -23,7 +23,7 @@ def ranked(draw):
 
 
 @given(ranked())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_average_precision_is_scikit_learns(rows):
     label, score, weight = rows
     expected = average_precision_score(label, score, sample_weight=weight)
@@ -31,7 +31,7 @@ def test_average_precision_is_scikit_learns(rows):
 
 
 @given(ranked(), st.sampled_from([0.0, 0.1, 0.3, 1.0]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_operating_point_is_the_best_on_the_roc_curve(rows, bound):
     label, score, weight = rows
     rate, recall, _ = roc_curve(label, score, sample_weight=weight, drop_intermediate=False)

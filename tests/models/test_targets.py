@@ -60,7 +60,7 @@ moments = st.integers(0, 72)
 
 
 @given(observed=st.sets(moments, min_size=1, max_size=20), failed=st.lists(moments, max_size=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_event_is_one_after_the_observation_within_the_horizon(observed, failed):
     events = table(
         [("a", hour, "failure", 0.0, 0.0) for hour in failed]
@@ -85,7 +85,7 @@ def test_an_event_is_one_after_the_observation_within_the_horizon(observed, fail
     width=st.integers(1, 12),
     steps=st.integers(1, 3),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_values_ahead_are_those_of_the_span_and_nothing_else(observed, rows, ahead, width, steps):
     ahead = max(ahead, 1) if steps > 1 else ahead
     target = ValuesAhead(

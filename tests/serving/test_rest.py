@@ -337,7 +337,7 @@ bodies = (
 
 
 @pytest.mark.parametrize("path", ["/models/tiny/predict", "/v2/models/tiny/infer"])
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=bodies)
 def test_nothing_that_a_client_sends_is_answered_with_500(client: TestClient, path: str, body: Any) -> None:
     answer = client.post(path, content=json.dumps(body).encode())
@@ -348,7 +348,7 @@ def test_nothing_that_a_client_sends_is_answered_with_500(client: TestClient, pa
         assert isinstance(answer.json()["error"], str)
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(content=st.binary(max_size=200))
 def test_no_bytes_are_answered_with_500(client: TestClient, content: bytes) -> None:
     assert client.post("/models/tiny/predict", content=content).status_code in {400, 422}

@@ -73,7 +73,7 @@ STRETCHES = st.lists(
 
 
 @given(STRETCHES, st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_observations_see_the_stretch_that_they_are_in_and_never_the_end(stretches, failed):
     tables = prepared(stretches, failed)
     start = FIRST.replace(tzinfo=UTC)

@@ -59,7 +59,7 @@ def test_a_changed_manifest_is_found_by_the_digest_of_the_registry(export: Path)
         load_export(export, digest)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_no_changed_byte_of_any_file_is_ever_loaded(
     make_export: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

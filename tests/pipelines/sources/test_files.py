@@ -167,7 +167,7 @@ time_texts = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(times=st.lists(time_texts, min_size=1, max_size=30), length=st.sampled_from([1, 2, 5]))
 def test_windows_part_the_rows_however_they_are_cut(
     tmp_path_factory: pytest.TempPathFactory, times: list[str], length: int

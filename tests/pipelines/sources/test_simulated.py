@@ -114,7 +114,7 @@ def test_the_same_window_and_seed_give_the_same_rows(name: str) -> None:
     assert not as_text(first).equals(as_text(other))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(NAMES),
     seed=st.integers(0, 2**40),
@@ -364,7 +364,7 @@ KINDS = st.one_of(
 
 
 @settings(
-    max_examples=25,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
