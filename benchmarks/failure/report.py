@@ -188,7 +188,7 @@ def by_drive(settings: Settings) -> Scored:
     content = yaml.safe_load((BUNDLED / f"{source}.yaml").read_text("utf-8"))
     content["models"][MODEL]["split"] |= {"by": "entity", "valid_share": VALID_DRIVES}
     variant = settings.home / "prepared" / source / "by_drive.yaml"
-    variant.write_text(yaml.safe_dump(content), "utf-8")
+    variant.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
     spec, window = profile.spec_of(find(MODEL)), _window(profile)
     for dataset in spec.datasets:
