@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models
+.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models bench-gates bench-serving
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench: $(VENV)/.run ## Figures on real telemetry: make bench DATA=folder
 bench-models: $(VENV)/.run ## Every model on real telemetry, one table: make bench-models DATA=folder
 	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench-models DATA=folder"; exit 2; }
 	$(BIN)/python -m benchmarks.models.report --data "$(DATA)"
+
+bench-gates: $(VENV)/.dev ## How often the gate errs, in worlds where the truth is known
+	$(BIN)/python -m benchmarks.gates.report
+
+bench-serving: $(VENV)/.dev ## The server beside its peers, in one run; wants a quiet machine
+	$(BIN)/python -m benchmarks.serving.report
 
 lock: $(VENV)/.dev ## Compile the lock files anew
 	@bash infra/lock.sh $(BIN)/uv

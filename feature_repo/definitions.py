@@ -95,22 +95,24 @@ class EventCode(Frozen):
 
 
 def feature_views(
-    datasets: tuple[Dataset, ...], grids: Mapping[str, FeatureGrid]
+    datasets: tuple[Dataset, ...], grids: Mapping[str, FeatureGrid], default: str | None = None
 ) -> tuple[ViewDefinition, ...]:
     """The feature views of a source: grid by grid telemetry first, then events; inventory at the end, once.
 
-    The views of the first grid have plain names, those of the others end in the grid's name.
+    The views of the default grid have plain names, those of the others end in the grid's name.
     Events have features only beside telemetry of the same entity, because their rows stand at the
     telemetry's feature times.
 
     Raises:
-        ValueError: two features that one model would take have the same name, or a grid names a
-            data set or a column that is not there.
+        ValueError: two features that one model would take have the same name, a grid names a
+            data set or a column that is not there, or there are several grids and no default.
     """
+    if default is None and len(grids) > 1:
+        raise ValueError(f"name the default one of the grids {list(grids)}")
     views = [
         view
-        for number, (name, grid) in enumerate(grids.items())
-        for view in _on_grid(datasets, name, grid, suffix=f"_{name}" if number else "")
+        for name, grid in grids.items()
+        for view in _on_grid(datasets, name, grid, suffix="" if default in (None, name) else f"_{name}")
     ]
     views += [_profile(dataset) for dataset in datasets if dataset.kind is DatasetKind.INVENTORY]
     views = [view for view in views if view.fields]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+import feature_repo.feast_import  # noqa: F401 - before all else of Feast
+
+# isort: split
 from feast import Entity, FeatureService, FeatureView, Field
 from feast.types import FeastType, Float64, Int64, String
 from feast.value_type import ValueType

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import feature_repo.feast_import  # noqa: F401 - before all else of Feast
+
+# isort: split
 import pandas as pd
 import polars as pl
 import pyarrow as pa

@@ -40,7 +40,7 @@ def run(
 
     Args:
         grids: Only the tables of these grids, and inventory's; a None among them is the source's
-            first grid. None: all tables.
+            default grid. None: all tables.
 
     Raises:
         FeatureError: other writers kept changing the same days.
@@ -75,7 +75,12 @@ class _Slice:
 
     @property
     def work(self) -> str:
-        return f"features:{self.dataset}:{self.start.isoformat()}"
+        return work_of(self.dataset, self.start)
+
+
+def work_of(dataset: str, start: datetime) -> str:
+    """Name, in a feature table, of the work of taking in one slice of a data set."""
+    return f"features:{dataset}:{start.isoformat()}"
 
 
 class FeatureTable:

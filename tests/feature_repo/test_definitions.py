@@ -10,6 +10,7 @@ import pytest
 
 from feature_repo.datasets import Column, ColumnRole, ColumnType, Dataset, DatasetKind, Family, FeatureGrid
 from feature_repo.definitions import entity_fields, event_codes, feature_views, grid_views, window_name
+from pipelines.adapters.feature_store import all_views
 from pipelines.sources.profile import load_profile
 
 ENTITY = Column(name="unit", type=ColumnType.STRING, role=ColumnRole.ENTITY)
@@ -41,7 +42,7 @@ COUNTER = Column(name="resets", type=ColumnType.INTEGER, role=ColumnRole.COUNTER
 
 def test_the_simulated_source_has_a_sensible_number_of_features() -> None:
     profile = load_profile("simulated")
-    views = grid_views(feature_views(profile.datasets, profile.features), "hourly")
+    views = grid_views(all_views(profile), "hourly")
     assert [view.name for view in views] == ["telemetry_windows", "events_history", "machines_profile"]
     names = [field.name for field in entity_fields(views)]
     assert len(names) == len(set(names)) == 96
@@ -65,13 +66,13 @@ def test_limits_of_a_feature_follow_from_those_of_its_column() -> None:
 
 def test_the_grids_of_the_simulated_source_stay_small() -> None:
     profile = load_profile("simulated")
-    views = feature_views(profile.datasets, profile.features)
+    views = all_views(profile)
     sizes = {name: len(entity_fields(grid_views(views, name))) for name in profile.features}
     assert {"hourly", "recent", "weekly", "billing"} <= sizes.keys()
     assert max(sizes.values()) <= 200
 
 
-def test_views_beyond_the_first_grid_carry_its_name_and_inventory_stands_once() -> None:
+def test_views_beyond_the_default_grid_carry_its_name_and_inventory_stands_once() -> None:
     telemetry = _dataset("t", DatasetKind.TELEMETRY, GAUGE)
     events = _dataset("log", DatasetKind.EVENTS, _category("kind", "repair"))
     units = _dataset("units", DatasetKind.INVENTORY, _category("model"))
@@ -79,7 +80,9 @@ def test_views_beyond_the_first_grid_carry_its_name_and_inventory_stands_once() 
         "hourly": FeatureGrid(),
         "daily": FeatureGrid(every=timedelta(days=1), windows=(timedelta(days=3),), datasets=("t",)),
     }
-    views = feature_views((telemetry, events, units), grids)
+    with pytest.raises(ValueError, match="name the default"):
+        feature_views((telemetry, events, units), grids)
+    views = feature_views((telemetry, events, units), grids, "hourly")
     assert [(view.name, view.grid) for view in views] == [
         ("t_windows", "hourly"),
         ("log_history", "hourly"),

@@ -23,7 +23,7 @@ from pipelines.settings import Settings, load_settings
 
 pytestmark = pytest.mark.integration
 
-PORTS = ("MLFLOW_PORT", "AIRFLOW_PORT", "SERVING_PORT")
+PORTS = ("MLFLOW_PORT", "AIRFLOW_PORT", "SERVING_PORT", "SERVING_GRPC_PORT")
 
 
 def free_ports(count: int) -> list[int]:
@@ -87,6 +87,7 @@ def test_all_answer_and_only_on_loopback(running: Settings, environment: dict[st
         running.mlflow_port,
         running.airflow_port,
         running.serving_port,
+        running.serving_grpc_port,
     }
 
 

@@ -22,6 +22,7 @@ description: Three data sets of few columns, for tests.
 origin:
   kind: files
   tables: {readings: [], log: [], units: []}
+default_grid: hourly
 features:
   hourly: {every: PT1H, windows: [PT2H, PT6H], ttl: PT3H}
   fine:

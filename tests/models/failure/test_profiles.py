@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from feature_repo.definitions import entity_fields, feature_views
+from feature_repo.definitions import entity_fields
 from models.catalogue import find
+from pipelines.adapters.feature_store import all_views
 from pipelines.references import Window
 from pipelines.settings import load_settings
 from pipelines.sources.base import open_source
@@ -28,12 +29,12 @@ def test_the_same_spec_fits_the_source(source):
         column for column in profile.dataset(spec.target.dataset).columns if column.name == spec.target.column
     )
     assert spec.target.value in (label.allowed or ())
-    assert entity_fields(feature_views(profile.datasets, profile.features))
+    assert entity_fields(all_views(profile))
 
 
 def test_a_drive_has_an_age_and_no_history_of_failures():
     profile = load_profile("backblaze_drives")
-    names = {field.name for field in entity_fields(feature_views(profile.datasets, profile.features))}
+    names = {field.name for field in entity_fields(all_views(profile))}
     assert {"hours_since_powered_on", "hours_since_first_seen", "first_power_on_hours"} <= names
     assert not [name for name in names if "failure" in name]
 

@@ -6,10 +6,11 @@ import fnmatch
 
 import pytest
 
-from feature_repo.definitions import entity_fields, feature_views, grid_views
+from feature_repo.definitions import entity_fields, grid_views
 from models.manifest import FieldType, InputField
 from models.scaling.build import present_load, tree_inputs
 from models.scaling.spec import SPEC
+from pipelines.adapters.feature_store import all_views
 from pipelines.sources.profile import load_profile
 
 
@@ -17,7 +18,7 @@ from pipelines.sources.profile import load_profile
 def test_the_grid_has_what_the_model_needs(source: str) -> None:
     profile = load_profile(source)
     spec = profile.spec_of(SPEC)
-    views = grid_views(feature_views(profile.datasets, profile.features), spec.grid)
+    views = grid_views(all_views(profile), spec.grid)
     dataset = profile.dataset("telemetry")
     names = [field.name for field in entity_fields(views, dataset.entity)]
     chosen = {name for pattern in spec.inputs for name in fnmatch.filter(names, pattern)}

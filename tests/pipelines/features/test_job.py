@@ -20,9 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_repo.definitions import feature_views
 from feature_repo.transformations import UTC_TIME
-from pipelines.adapters.feature_store import FeatureStore
+from pipelines.adapters.feature_store import FeatureStore, all_views
 from pipelines.adapters.lake import Lake
 from pipelines.adapters.object_store import ensure_bucket
 from pipelines.features import job
@@ -61,7 +60,7 @@ UNITS = [
 def _update(source: str, settings: Settings, window: Window) -> dict[str, TableRef]:
     """The stage without Feast."""
     profile = load_profile(source)
-    views = feature_views(profile.datasets, profile.features)
+    views = all_views(profile)
     return {
         view.name: FeatureTable(view, profile, Lake.of(settings)).bring_up_to_date(window) for view in views
     }
@@ -72,7 +71,7 @@ def _tables(source: str, settings: Settings) -> Tables:
     lake = Lake.of(settings)
     return {
         view.name: lake.scan(profile.table(Layer.FEATURES, view.name)).collect().sort("unit", "event_time")
-        for view in feature_views(profile.datasets, profile.features)
+        for view in all_views(profile)
     }
 
 
@@ -109,6 +108,7 @@ def test_day_by_day_gives_what_one_run_gives(
     _assert_equal(_tables(small_source, filled), undisturbed)
 
 
+@pytest.mark.integration
 def test_days_in_any_order_give_what_one_run_gives(
     small_source: str, filled: Settings, undisturbed: Tables
 ) -> None:
@@ -139,6 +139,7 @@ def test_slices_enter_the_table_with_the_rows(small_source: str, filled: Setting
     assert lake.done("features/small/readings_windows", names) == {names[0]}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("bound", "limit"), [("ROWS_PER_COMMIT", 40), ("VALUES_PER_COMMIT", 300)])
 def test_small_commits_give_the_same_tables(
     small_source: str,
@@ -329,6 +330,7 @@ def test_a_process_killed_again_and_again_leaves_nothing_lost_or_doubled(
     _assert_equal(_tables(small_source, filled), undisturbed)
 
 
+@pytest.mark.integration
 def test_two_writers_of_overlapping_days_end_with_the_tables_of_one(
     small_source: str, filled: Settings, undisturbed: Tables
 ) -> None:

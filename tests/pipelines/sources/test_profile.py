@@ -34,16 +34,20 @@ def _profile(tmp_path: Path, features: str) -> str:
     return str(path)
 
 
-def test_the_first_grid_is_meant_where_none_is_named(tmp_path: Path) -> None:
-    profile = load_profile(
-        _profile(
-            tmp_path, "features: {fine: {every: PT5M, windows: [PT1H]}, daily: {every: P1D, windows: [P7D]}}"
-        )
-    )
-    assert profile.default_grid == "fine"
+TWO_GRIDS = "features: {daily: {every: P1D, windows: [P7D]}, fine: {every: PT5M, windows: [PT1H]}}"
+
+
+@pytest.mark.parametrize("said", ["", "\ndefault_grid: hourly"])
+def test_of_several_grids_one_must_be_the_default(tmp_path: Path, said: str) -> None:
+    with pytest.raises(SourceError, match=r"default_grid.*daily.*fine"):
+        load_profile(_profile(tmp_path, TWO_GRIDS + said))
+
+
+def test_the_default_grid_is_meant_where_none_is_named(tmp_path: Path) -> None:
+    profile = load_profile(_profile(tmp_path, f"{TWO_GRIDS}\ndefault_grid: fine"))
     assert profile.grid() == profile.grid("fine") == profile.features["fine"]
     assert profile.grid("daily").every == timedelta(days=1)
-    with pytest.raises(SourceError, match=r"no feature grid 'weekly'.*fine.*daily"):
+    with pytest.raises(SourceError, match=r"no feature grid 'weekly'.*daily.*fine"):
         profile.grid("weekly")
 
 
