@@ -88,7 +88,10 @@ class SourceProfile(Frozen):
     features: dict[Annotated[str, Field(pattern=TABLE_NAME)], FeatureGrid] = Field(
         default_factory=lambda: {"hourly": FeatureGrid()},
         min_length=1,
-        description="Grids of feature rows by name. The first is what is meant where none is named.",
+        description="Grids of feature rows by name.",
+    )
+    default_grid: str = Field(
+        "", description="The grid that is meant where none is named. Needed where there are several."
     )
     features_schedule: str | None = Field("20 * * * *", description="Cron (UTC) of features_<name>.")
     window_start: datetime | None = Field(None, description="First moment of a finite source.")
@@ -106,6 +109,16 @@ class SourceProfile(Frozen):
         return value
 
     @model_validator(mode="after")
+    def _default_grid_is_said(self) -> SourceProfile:
+        grids = list(self.features)
+        if self.default_grid not in self.features and (self.default_grid or len(grids) > 1):
+            raise ValueError(
+                f"default_grid is {self.default_grid!r}: name the one of the grids {grids} that is meant where a "
+                "spec names none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tables_match(self) -> SourceProfile:
         names = [dataset.name for dataset in self.datasets]
         if len(set(names)) != len(names):
@@ -116,15 +129,14 @@ class SourceProfile(Frozen):
             )
         return self
 
-    @property
-    def default_grid(self) -> str:
-        """Name of the grid that is meant where none is named."""
-        return next(iter(self.features))
+    def grid_name(self, name: str | None) -> str:
+        """The name that is given, else that of the default grid, else of the only one."""
+        return name or self.default_grid or next(iter(self.features))
 
     def grid(self, name: str | None = None) -> FeatureGrid:
-        """A grid by name; by default the first. Raises SourceError where the source has no such grid."""
+        """A grid by name. Raises SourceError where the source has no such grid."""
         try:
-            return self.features[name or self.default_grid]
+            return self.features[self.grid_name(name)]
         except KeyError:
             raise SourceError(
                 f"source {self.name} has no feature grid {name!r}; it has {list(self.features)}"
