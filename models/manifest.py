@@ -20,6 +20,7 @@ from models.heads import OutputField as OutputField
 
 MANIFEST_FILE = "manifest.json"
 SAMPLE_FILE = "sample.json"
+SIGNATURE_FILE = "manifest.sig"  # over the manifest, which names all other files; it names itself nowhere
 
 #: Tag of a registered version that holds the SHA-256 of its manifest's bytes. The server refuses a
 #: version without it: the registry vouches for the manifest, and the manifest for every other file.
@@ -55,6 +56,9 @@ class Estimator(Frozen):
     )
     fill: tuple[float, ...] | None = Field(
         None, description="What missing values become, by input; None: they stay NaN."
+    )
+    paths: str | None = Field(
+        None, description="File of the ways to the trees' leaves, for explanations; None: there is none."
     )
 
     @model_validator(mode="after")
@@ -92,7 +96,7 @@ class Manifest(Frozen):
                 raise ValueError(f"{kind} name one twice: {names}")
         for name, sha256 in self.files.items():
             # A name with a slash, or one that begins with a dot, could lead out of the folder.
-            if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_FILE:
+            if not _PLAIN_NAME.fullmatch(name) or name in {MANIFEST_FILE, SIGNATURE_FILE}:
                 raise ValueError(f"files: {name!r} is not the plain name of another file in the same folder")
             if not _SHA256.fullmatch(sha256):
                 raise ValueError(f"files: {sha256!r} of {name} is not a SHA-256 in lower-case hexadecimal")
@@ -106,8 +110,9 @@ class Manifest(Frozen):
         for estimator in self.estimators:
             if unknown := [name for name in estimator.inputs if name not in known]:
                 raise ValueError(f"estimator {estimator.name} takes {unknown}, which are no inputs")
-            if estimator.file not in self.files:
-                raise ValueError(f"files lack {estimator.file} of estimator {estimator.name}")
+            for file in (estimator.file, estimator.paths):
+                if file is not None and file not in self.files:
+                    raise ValueError(f"files lack {file} of estimator {estimator.name}")
         if self.outputs != self.head.outputs():
             raise ValueError(
                 f"outputs {[field.name for field in self.outputs]} are not those of head {self.head.kind}: "

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.manifest import Estimator
+from models.tree_shap import TreePaths
+
 if TYPE_CHECKING:
     import lightgbm as lgb
     from sklearn.ensemble import RandomForestRegressor
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 OPSET, TREES_OPSET = 17, 3
+SEEN_OUTPUT = "seen"
 LARGEST = 1e9  # a ratio to next to nothing; beyond any threshold worth learning
 
 
@@ -67,6 +71,11 @@ class TreeInputs:
         """What the trees' features are called."""
         return (*self.columns, *(ratio.name for ratio in self.ratios))
 
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The column that each feature counts for: of a ratio, the first above the line."""
+        return (*self.columns, *(ratio.over[0] for ratio in self.ratios))
+
     def matrix(self, columns: Mapping[str, NDArray]) -> Float32:
         """What the trees see, shape (n, len(names)); float32, finite."""
         rows = len(next(iter(columns.values())))
@@ -104,6 +113,7 @@ class Tree:
         threshold: An inner node goes left where ``value <= threshold``.
         left, right: Indices of the children; -1 at a leaf.
         value: Shape (nodes, k): what a leaf adds to each of k targets.
+        cover: Training rows that came to each node.
         first_target: The tree adds to targets ``first_target`` … ``first_target + k - 1``.
     """
 
@@ -112,6 +122,7 @@ class Tree:
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     value: NDArray[np.float64]
+    cover: NDArray[np.float64]
     first_target: int = 0
 
 
@@ -129,6 +140,7 @@ def _forest_tree(member: DecisionTreeRegressor, share: float, first_target: int)
         left=nodes.children_left.astype(np.int64),
         right=nodes.children_right.astype(np.int64),
         value=nodes.value[:, :, 0] * share,
+        cover=nodes.weighted_n_node_samples,
         first_target=first_target,
     )
 
@@ -143,32 +155,48 @@ def booster_trees(booster: lgb.Booster, target: int = 0) -> list[Tree]:
 
 
 def _booster_tree(root: dict[str, Any], target: int) -> Tree:
-    rows: list[tuple[int, float, int, int, float]] = []
+    rows: list[tuple[int, float, int, int, float, float]] = []
 
     def walk(node: dict[str, Any]) -> int:
         place = len(rows)
-        rows.append((-1, 0.0, -1, -1, float(node.get("leaf_value", 0.0))))
+        # A tree that is one leaf alone has no count.
+        rows.append((-1, 0.0, -1, -1, float(node.get("leaf_value", 0.0)), float(node.get("leaf_count", 1))))
         if "split_feature" in node:
             if node["decision_type"] != "<=":
                 raise ValueError(f"a split by {node['decision_type']!r} is not exported, only '<='")
             left, right = walk(node["left_child"]), walk(node["right_child"])
-            rows[place] = (node["split_feature"], float(node["threshold"]), left, right, 0.0)
+            count = float(node["internal_count"])
+            rows[place] = (node["split_feature"], float(node["threshold"]), left, right, 0.0, count)
         return place
 
     walk(root)
-    feature, threshold, left, right, value = zip(*rows, strict=True)
+    feature, threshold, left, right, value, cover = zip(*rows, strict=True)
     return Tree(
         np.array(feature),
         np.array(threshold, dtype=np.float64),
         np.array(left),
         np.array(right),
         np.array(value, dtype=np.float64)[:, None],
+        np.array(cover),
         target,
     )
 
 
+def save_trees(name: str, inputs: TreeInputs, trees: Sequence[Tree], targets: int, folder: Path) -> Estimator:
+    """Write an ensemble as a graph, and the ways to its leaves for explanations."""
+    estimator = Estimator(
+        name=name, runtime="onnx", file=f"{name}.onnx", inputs=inputs.sources, paths=f"{name}.paths.npz"
+    )
+    write_graph(inputs, trees, targets, folder / estimator.file)
+    TreePaths.of(trees, inputs.names, targets).save(folder / f"{name}.paths.npz")
+    return estimator
+
+
 def write_graph(inputs: TreeInputs, trees: Sequence[Tree], targets: int, file: Path) -> None:
-    """Write a graph from ``inputs.sources`` (float32, NaN for missing) to the sums, shape (n, targets)."""
+    """Write a graph from ``inputs.sources`` (float32, NaN for missing) to the sums, shape (n, targets).
+
+    Its second output is what the trees see, shape (n, len(inputs.names)), which explanations begin with.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -176,7 +204,7 @@ def write_graph(inputs: TreeInputs, trees: Sequence[Tree], targets: int, file: P
     nodes.append(
         helper.make_node(
             "TreeEnsembleRegressor",
-            ["seen"],
+            [SEEN_OUTPUT],
             ["sums"],
             domain="ai.onnx.ml",
             n_targets=targets,
@@ -189,7 +217,10 @@ def write_graph(inputs: TreeInputs, trees: Sequence[Tree], targets: int, file: P
         nodes,
         "trees",
         [helper.make_tensor_value_info("columns", TensorProto.FLOAT, [None, len(inputs.sources)])],
-        [helper.make_tensor_value_info("sums", TensorProto.FLOAT, [None, targets])],
+        [
+            helper.make_tensor_value_info("sums", TensorProto.FLOAT, [None, targets]),
+            helper.make_tensor_value_info(SEEN_OUTPUT, TensorProto.FLOAT, [None, len(inputs.names)]),
+        ],
         constants,
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", TREES_OPSET)]
@@ -241,7 +272,7 @@ def _input_nodes(inputs: TreeInputs) -> tuple[list[Any], list[Any]]:
         seen.append(
             add("Clip", [add("Div", [over, under], f"{ratio.name}:ratio"), least, most], f"{ratio.name}:out")
         )
-    add("Concat", seen, "seen", axis=1)
+    add("Concat", seen, SEEN_OUTPUT, axis=1)
     return nodes, constants
 
 

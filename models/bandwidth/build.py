@@ -21,7 +21,7 @@ from models.bandwidth.graph import write_trees
 from models.bandwidth.signals import Wiring, matrix, sources, wire
 from models.bandwidth.task import BandwidthTask
 from models.base import Answers, Array, Observations, Params, Task
-from models.conformal import calibrated, equal_bins
+from models.conformal import calibrated, conformal_quantile
 from models.heads.interval import Encoding, IntervalHead, Level, Member, Offset
 from models.manifest import Estimator, InputField, ServingParts
 from models.specs import Forecast, ModelSpec
@@ -39,7 +39,7 @@ MAX_BIN = 63
 UNIT_SHARE = 1 / 500
 #: Rows that are drawn for trees, for the network, and to stop, blend and calibrate by.
 STOP_ROWS = 6_000
-CALIBRATION_BINS, FOLDS = 4, 3
+FOLDS = 3
 WEIGHTS = np.linspace(0.0, 1.0, 21)
 # float32 runtimes: of logarithms some 1e-6, so of traffic that share of the largest answer.
 RELATIVE_TOLERANCE = 2e-5
@@ -220,7 +220,7 @@ class BandwidthBuilder:
         """
         machines = np.unique(learn.part.entity.astype(str))
         if not crossed or len(machines) < 2 * FOLDS:
-            return _with_offsets(head, judge.part, raw, target)
+            return with_offsets(head, judge.part, raw, target)
         fold_of_machine = np.random.default_rng(seed).permutation(len(machines)) % FOLDS
         fold = fold_of_machine[np.searchsorted(machines, learn.part.entity.astype(str))]
         crossed_raw = np.empty((len(learn.part), len(quantiles)))
@@ -229,8 +229,8 @@ class BandwidthBuilder:
             crossed_raw[fold == number] = trees_raw(others, learn.signals[fold == number])
         # The network saw these machines, so here the middle is the trees' alone.
         trees_only = head.model_copy(update={"forecast": (Member(estimator=TREES, output=MIDDLE),)})
-        found = _with_offsets(trees_only, learn.part, {TREES: crossed_raw}, target)
-        return head.model_copy(update={"bins": found.bins, "offsets": found.offsets})
+        found = with_offsets(trees_only, learn.part, {TREES: crossed_raw}, target)
+        return head.model_copy(update={"offsets": found.offsets})
 
 
 def trees_raw(boosters: tuple[lgb.Booster, ...], seen: NDArray[np.float32]) -> Array:
@@ -350,16 +350,26 @@ def _blended(head: IntervalHead, judge: Learning, raw: dict[str, NDArray], targe
     return head.model_copy(update={"forecast": members})
 
 
-def _with_offsets(
+def with_offsets(
     head: IntervalHead, part: Observations, raw: dict[str, NDArray], target: str
 ) -> IntervalHead:
-    """Calibrated by itself for machines of each quarter of the traffic now."""
-    assert head.encoding.base is not None
-    bins = equal_bins(head.encoding.base, part.columns, CALIBRATION_BINS)
-    binned = head.model_copy(
-        update={"bins": bins, "offsets": (Offset(lower=0.0, upper=0.0),) * (len(bins.edges) + 1)}
-    )
-    return calibrated(binned, part.columns, raw, part.targets[target])
+    """Both ends moved outwards by one offset, or the upper one alone inwards.
+
+    Half of the truths of quiet machines are zero, and a lower end that is lifted over them
+    loses them all at once: the coverage would jump past what is wanted, and never meet it.
+    """
+    truth, columns = part.targets[target], part.columns
+    both = calibrated(head, columns, raw, truth)
+    if both.offsets[0].lower > 0:
+        return both
+    forecast, lower, upper = head.uncalibrated(columns, raw)
+    score = head.encoding.score
+    wanted = score(truth, columns)
+    below, above = score(lower, columns) - wanted, wanted - score(upper, columns)
+    # What the lower end holds now it holds whatever becomes of the upper one.
+    missed = np.where(truth > forecast, above, np.where(below <= 0, -np.inf, below))
+    offset = conformal_quantile(missed, head.coverage)
+    return head.model_copy(update={"offsets": (Offset(lower=0.0, upper=min(offset, 0.0)),)})
 
 
 def _shares(

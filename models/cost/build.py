@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params, Task
+from models.boosters import gain_shares, reproducible, save_booster
 from models.cost.calibration import adaptive_spreads
 from models.cost.origins import asked_once, lag_names, side_by_side, truth_of
 from models.cost.smoothing import KINDS, WARM_UP, Smoothing
@@ -21,7 +22,7 @@ from models.cost.task import CostTask
 from models.encoding import encode
 from models.folds import folds, together
 from models.heads.cost import CostHead, CostMember, Spread, offset_of
-from models.manifest import Estimator, InputField, ServingParts
+from models.manifest import InputField, ServingParts
 from models.specs import Forecast, ModelSpec
 from models.targets import STEPS_AHEAD
 
@@ -79,7 +80,8 @@ class CostModel:
         for member in self._head.members:
             weight = member.weight / everything
             if member.drifts:
-                for name, gain in _gains(self._boosters, _tree_inputs(self._inputs)).items():
+                names = [field.name for field in _tree_inputs(self._inputs)]
+                for name, gain in gain_shares(self._boosters, names, names).items():
                     shares[name] += weight * gain
                 continue
             for smoothing in member.smoothings:
@@ -91,12 +93,11 @@ class CostModel:
 
     def save(self, folder: Path) -> ServingParts:
         names = tuple(field.name for field in _tree_inputs(self._inputs))
-        estimators = []
-        for name, booster in zip(_drift_names(self._head.groups), self._boosters, strict=True):
-            file = f"{name}.txt"
-            booster.save_model(str(folder / file))
-            estimators.append(Estimator(name=name, runtime="lightgbm", file=file, inputs=names))
-        return ServingParts(tuple(estimators), self._head, TOLERANCE)
+        estimators = tuple(
+            save_booster(name, booster, names, folder)
+            for name, booster in zip(_drift_names(self._head.groups), self._boosters, strict=True)
+        )
+        return ServingParts(estimators, self._head, TOLERANCE)
 
 
 class CostBuilder:
@@ -264,12 +265,7 @@ def _booster(matrix: Array, drift: Array, names: list[str], params: Params, seed
             "bagging_fraction": 0.7,
             "bagging_freq": 1,
             "lambda_l2": 10.0,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            # One thread: the same trees on any machine, and the matrix is small.
-            "num_threads": 1,
-            "verbosity": -1,
+            **reproducible(seed),
         },
         lgb.Dataset(matrix[known], drift[known], feature_name=names),
         num_boost_round=int(params["rounds"]),
@@ -420,12 +416,6 @@ def _tree_inputs(inputs: tuple[InputField, ...]) -> tuple[InputField, ...]:
     """Recent lags and the calendar. Not the step: a booster says one thing of all days of its group."""
     old = set(lag_names(field.name for field in inputs)[TREE_LAGS:])
     return tuple(field for field in inputs if field.name not in old and field.name != STEPS_AHEAD)
-
-
-def _gains(boosters: tuple[lgb.Booster, ...], inputs: tuple[InputField, ...]) -> dict[str, float]:
-    gain = np.sum([booster.feature_importance("gain") for booster in boosters], axis=0)
-    total = max(float(np.sum(gain)), np.finfo(float).tiny)
-    return {field.name: float(share) / total for field, share in zip(inputs, gain, strict=True)}
 
 
 def _forecast(spec: ModelSpec) -> Forecast:

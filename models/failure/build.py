@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params, Task
+from models.boosters import gain_shares, reproducible, save_booster
 from models.encoding import encode
 from models.heads import ProbabilityHead
-from models.manifest import Estimator, FieldType, InputField, ServingParts
+from models.manifest import FieldType, InputField, ServingParts
 from models.metrics import RankedLabels
 from models.specs import Classification, ModelSpec
 from models.tasks import task_of
@@ -21,11 +22,9 @@ from models.tasks import task_of
 if TYPE_CHECKING:
     import optuna
 
-MODEL_FILE = "model.txt"
 MAX_ROUNDS = 400
 PATIENCE_ROUNDS = 30
 MAX_BIN = 63
-# LightGBM's text format keeps doubles to 17 digits: the saved model is the trained one.
 TOLERANCE = 1e-9
 WHAT = "a failure within the horizon"
 
@@ -47,19 +46,15 @@ class FailureModel:
         return self._head.answer(observations.columns, {self._head.estimator: np.asarray(score)})
 
     def importance(self) -> dict[str, float]:
-        gain = self._booster.feature_importance("gain")
-        total = max(float(np.sum(gain)), np.finfo(float).tiny)
-        return {field.name: float(share) / total for field, share in zip(self._inputs, gain, strict=True)}
+        return gain_shares([self._booster], self._names, self._names)
 
     def save(self, folder: Path) -> ServingParts:
-        self._booster.save_model(str(folder / MODEL_FILE))
-        booster = Estimator(
-            name=self._head.estimator,
-            runtime="lightgbm",
-            file=MODEL_FILE,
-            inputs=tuple(field.name for field in self._inputs),
-        )
+        booster = save_booster(self._head.estimator, self._booster, self._names, folder)
         return ServingParts((booster,), self._head, TOLERANCE)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self._inputs)
 
 
 class FailureBuilder:
@@ -120,14 +115,9 @@ class FailureBuilder:
                 # it reaches 1 early, it would stop a model that still improves.
                 "metric": "binary_logloss",
                 "bagging_freq": 1,
-                "seed": seed,
-                "deterministic": True,
-                "force_row_wise": True,
-                # One thread: the same trees on any machine, and on two busy cores threads that wait
-                # for each other cost more than they save. Coarse bins are faster and generalise better.
-                "num_threads": 1,
+                # Coarse bins are faster and generalise better.
                 "max_bin": MAX_BIN,
-                "verbosity": -1,
+                **reproducible(seed),
                 **params,
             },
             training,

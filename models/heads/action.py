@@ -59,6 +59,13 @@ class ActionHead(BaseHead):
             ),
         )
 
+    def explained(self, estimator: str) -> dict[str, int]:
+        return {
+            f"{name} at step {step}": place
+            for step, head in enumerate(self.steps, start=1)
+            for name, place in head.explained(estimator).items()
+        }
+
     def answer(self, columns: Columns, raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """The outputs, each of shape (n,).
 

@@ -6,6 +6,7 @@ estimators. All state is JSON data in the manifest. NumPy and pydantic only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -33,13 +34,14 @@ class OutputField(Frozen):
     description: str = ""
 
 
-class BaseHead(Frozen):
+class BaseHead(Frozen, ABC):
     """A head; each kind has a ``kind`` of its own by which the manifest tells it."""
 
+    @abstractmethod
     def outputs(self) -> tuple[OutputField, ...]:
         """The outputs in the order in which they are answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, columns: Mapping[str, NDArray], raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Outputs by name, each of shape (n,).
 
@@ -47,7 +49,10 @@ class BaseHead(Frozen):
             columns: Inputs by name, shape (n,); optional ones are NaN or None where not given.
             raw: Raw answers by estimator, shape (n,) or (n, k).
         """
-        raise NotImplementedError
+
+    def explained(self, estimator: str) -> dict[str, int]:
+        """Which raw answers of an estimator of several are worth explaining: place by name."""
+        return {}
 
     def margin(self, answers: Mapping[str, NDArray]) -> NDArray[np.float64] | None:
         """How far each row is from a threshold that decides an output of it; None: none does.

@@ -169,6 +169,10 @@ class IntervalHead(BaseHead):
             )
         )
 
+    def explained(self, estimator: str) -> dict[str, int]:
+        places = [member.output for member in self.forecast if member.estimator == estimator]
+        return {f"forecast_{place}" if len(places) > 1 else "forecast": place for place in places}
+
     def answer(self, columns: Columns, raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """The outputs, each of shape (n,).
 

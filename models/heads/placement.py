@@ -108,6 +108,10 @@ class PlacementHead(BaseHead):
         probability = softmax(np.asarray(raw, dtype=np.float64) / self.temperature)
         return Lifetimes.of_classes(probability, self.edges_hours, self.tail_hours)
 
+    def explained(self, estimator: str) -> dict[str, int]:
+        ends = [f"gone within {edge:g} h" for edge in self.edges_hours]
+        return {name: place for place, name in enumerate([*ends, f"beyond {self.edges_hours[-1]:g} h"])}
+
     def answer(self, columns: Columns, raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Outputs by name. Host inputs that are absent count as missing: such a row is not feasible."""
         lifetimes = self.lifetimes(raw[self.estimator])

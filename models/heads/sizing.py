@@ -181,6 +181,9 @@ class SizingHead(BaseHead):
             ),
         )
 
+    def explained(self, estimator: str) -> dict[str, int]:
+        return {f"vote for {name}": place for place, name in enumerate(self.classes)}
+
     def answer(self, columns: Columns, raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         votes = np.asarray(raw[self.estimator], dtype=np.float64)
         classes = self.class_probabilities(votes)

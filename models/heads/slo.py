@@ -128,6 +128,9 @@ class SloHead(BaseHead):
             ),
         )
 
+    def explained(self, estimator: str) -> dict[str, int]:
+        return {"latency_p95_ms": self.levels.index(0.5), "latency_p50_ms": len(self.levels)}
+
     def answer(self, columns: Columns, raw: Mapping[str, NDArray]) -> dict[str, NDArray]:
         told = np.asarray(raw[self.estimator], dtype=np.float64)
         tail_usual, _ = self.usual_latencies(columns)

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params
+from models.boosters import gain_shares, reproducible
 from models.conformal import conformal_quantile
 from models.heads.slo import CORES, LIMIT, LOAD, MEMORY, Blend, Machine, SloHead
-from models.manifest import Estimator, FieldType, InputField, ServingParts
+from models.manifest import FieldType, InputField, ServingParts
 from models.performance.task import ERRORS, MEDIAN, TAIL, PerformanceTask
 from models.specs import Forecast, ModelSpec
-from models.tree_graph import Ratio, Tree, TreeInputs, booster_trees, write_graph
+from models.tree_graph import Ratio, Tree, TreeInputs, booster_trees, save_trees
 
 if TYPE_CHECKING:
     import lightgbm as lgb
     import optuna
 
-MODEL_FILE = "boosters.onnx"
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 MAX_BIN = 63
 TRAIN_ROWS = 10_000
@@ -88,12 +88,7 @@ class PerformanceModel:
 
     def importance(self) -> dict[str, float]:
         """Gain of all boosters; a ratio's gain counts for the first input above the line."""
-        gain = np.sum([booster.feature_importance("gain") for booster in self._boosters], axis=0)
-        shares = {field.name: 0.0 for field in self._inputs}
-        owners = [*self._seen.columns, *(ratio.over[0] for ratio in self._seen.ratios)]
-        for owner, share in zip(owners, gain / max(float(gain.sum()), np.finfo(float).tiny), strict=True):
-            shares[owner] += float(share)
-        return shares
+        return gain_shares(self._boosters, self._seen.owners, (field.name for field in self._inputs))
 
     def save(self, folder: Path) -> ServingParts:
         trees = [
@@ -101,17 +96,14 @@ class PerformanceModel:
             for place, (booster, start) in enumerate(zip(self._boosters, self._starts, strict=True))
             for tree in (*booster_trees(booster, place), _constant(start, place))
         ]
-        write_graph(self._seen, trees, len(self._boosters), folder / MODEL_FILE)
-        estimator = Estimator(
-            name=self._head.estimator, runtime="onnx", file=MODEL_FILE, inputs=self._seen.sources
-        )
+        estimator = save_trees(self._head.estimator, self._seen, trees, len(self._boosters), folder)
         return ServingParts((estimator,), self._head, TOLERANCE)
 
 
 def _constant(value: float, target: int) -> Tree:
     """A tree of one leaf."""
     none = np.array([-1])
-    return Tree(none, np.array([0.0]), none, none, np.array([[value]]), target)
+    return Tree(none, np.array([0.0]), none, none, np.array([[value]]), np.array([1.0]), target)
 
 
 class PerformanceBuilder:
@@ -307,11 +299,7 @@ def _boosted(
             "use_missing": False,
             "zero_as_missing": False,
             "max_bin": MAX_BIN,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": 1,
-            "verbosity": -1,
+            **reproducible(seed),
         },
         lgb.Dataset(matrix, target, feature_name=[f"f{place}" for place in range(matrix.shape[1])]),
         num_boost_round=int(params["rounds"]),

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params, Task
+from models.boosters import gain_shares, reproducible, save_booster
 from models.encoding import encode
 from models.heads.placement import CANDIDATE_INPUTS, PlacementHead
-from models.manifest import Estimator, InputField, ServingParts
+from models.manifest import InputField, ServingParts
 from models.placement.lifetimes import softmax
 from models.placement.task import SHARES, PlacementTask
 from models.specs import ModelSpec
@@ -21,7 +22,6 @@ from models.specs import ModelSpec
 if TYPE_CHECKING:
     import optuna
 
-MODEL_FILE = "lifetime.txt"
 EDGES_HOURS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 48.0, 120.0, 240.0)
 MAX_ROUNDS = 250
 PATIENCE_ROUNDS = 15
@@ -74,19 +74,15 @@ class PlacementModel:
         return self._head.answer(observations.columns, {self._head.estimator: np.asarray(raw)})
 
     def importance(self) -> dict[str, float]:
-        gain = self._booster.feature_importance("gain")
-        total = max(float(np.sum(gain)), np.finfo(float).tiny)
-        return {field.name: float(share) / total for field, share in zip(self._features, gain, strict=True)}
+        return gain_shares([self._booster], self._names, self._names)
 
     def save(self, folder: Path) -> ServingParts:
-        self._booster.save_model(str(folder / MODEL_FILE))
-        estimator = Estimator(
-            name=self._head.estimator,
-            runtime="lightgbm",
-            file=MODEL_FILE,
-            inputs=tuple(field.name for field in self._features),
-        )
-        return ServingParts((estimator,), self._head, TOLERANCE)
+        booster = save_booster(self._head.estimator, self._booster, self._names, folder)
+        return ServingParts((booster,), self._head, TOLERANCE)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self._features)
 
 
 class PlacementBuilder:
@@ -146,12 +142,8 @@ class PlacementBuilder:
                 "metric": "multi_logloss",
                 "bagging_freq": 1,
                 "bagging_fraction": 0.7,
-                "seed": seed,
-                "deterministic": True,
-                "force_row_wise": True,
-                "num_threads": 1,
                 "max_bin": MAX_BIN,
-                "verbosity": -1,
+                **reproducible(seed),
                 **params,
             },
             training,

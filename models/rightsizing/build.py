@@ -16,30 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params
+from models.boosters import owner_shares
 from models.conformal import conformal_quantile
 from models.heads.sizing import Demand, SizingHead
-from models.manifest import Estimator, FieldType, InputField, ServingParts
+from models.manifest import FieldType, InputField, ServingParts
 from models.rightsizing.choice import PriceList, load_prices
 from models.rightsizing.classes import CLASSES, workload_class
 from models.rightsizing.measures import FLOORS, WEEK, Resource, resources
 from models.rightsizing.task import SizingTask
 from models.specs import Decision, ModelSpec
 from models.targets import ValuesAhead
-from models.tree_graph import Ratio, TreeInputs, forest_trees, write_graph
+from models.tree_graph import Ratio, TreeInputs, forest_trees, save_trees
 
 if TYPE_CHECKING:
     import optuna
     from sklearn.ensemble import RandomForestRegressor
 
-MODEL_FILE = "forest.onnx"
 TREES = 60
 #: Tuning varies the other forest: regret, which it is judged by, does not depend on the class.
 CLASS_FOREST: Params = {"min_samples_leaf": 3, "max_features": 0.5}
 LEVELS = 24
 RISK_BINS = 16
 COVERAGE = 0.8
-# Leaves are averaged in float32 by the runtime; prices are in the hundreds.
-TOLERANCE = 1e-3
+# Leaves are averaged in float32 by the runtime; prices are in the hundreds. Demands are read off between two votes,
+# which may be nearly equal: of hundreds of GiB the rounding of votes makes some thousandths.
+TOLERANCE, RELATIVE_TOLERANCE = 1e-3, 1e-5
 #: What tells a burst from a plateau.
 _SHAPES = (("std", "mean"), ("p95", "p50"), ("max", "p95"))
 #: Figures in the gauge's own unit, which mean something relative to the week's peak.
@@ -55,8 +56,10 @@ class SizingModel:
         seen: TreeInputs,
         inputs: tuple[InputField, ...],
         head: SizingHead,
+        largest: float,
     ) -> None:
         self._forests, self._seen, self._inputs, self._head = forests, seen, inputs, head
+        self._largest = largest
 
     @property
     def inputs(self) -> tuple[InputField, ...]:
@@ -76,22 +79,15 @@ class SizingModel:
 
     def importance(self) -> dict[str, float]:
         """Decrease of impurity; a ratio counts for the figure above the line."""
-        shares = {field.name: 0.0 for field in self._inputs}
-        owners = [*self._seen.columns, *(ratio.over[0] for ratio in self._seen.ratios)]
         told = np.mean([forest.feature_importances_ for forest in self._forests], axis=0)
-        for owner, share in zip(owners, told, strict=True):
-            shares[owner] += float(share)
-        return shares
+        return owner_shares(told.tolist(), self._seen.owners, (field.name for field in self._inputs))
 
     def save(self, folder: Path) -> ServingParts:
         outputs = len(CLASSES) + len(self._head.cpu.levels) + len(self._head.memory.levels)
         classes, demands = self._forests
         trees = [*forest_trees(classes), *forest_trees(demands, first_target=len(CLASSES))]
-        write_graph(self._seen, trees, outputs, folder / MODEL_FILE)
-        forest = Estimator(
-            name=self._head.estimator, runtime="onnx", file=MODEL_FILE, inputs=self._seen.sources
-        )
-        return ServingParts((forest,), self._head, TOLERANCE)
+        forest = save_trees(self._head.estimator, self._seen, trees, outputs, folder)
+        return ServingParts((forest,), self._head, max(TOLERANCE, RELATIVE_TOLERANCE * self._largest))
 
 
 class SizingBuilder:
@@ -134,10 +130,10 @@ class SizingBuilder:
             )
             for setting, outcomes in zip(settings, _outcomes(train, found, head), strict=True)
         )
-        model = SizingModel((forests[0], forests[1]), seen, inputs, head)
-        return SizingModel(
-            (forests[0], forests[1]), seen, inputs, _calibrated(head, model.votes(valid), valid, found)
-        )
+        both = forests[0], forests[1]
+        largest = max(float(np.nanmax(resource.capacity.of_rows(train.columns))) for resource in found)
+        model = SizingModel(both, seen, inputs, head, largest)
+        return SizingModel(both, seen, inputs, _calibrated(head, model.votes(valid), valid, found), largest)
 
     def task(self, spec: ModelSpec) -> SizingTask:
         return SizingTask(_prices(spec), _gauges(spec))

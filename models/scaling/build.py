@@ -16,21 +16,21 @@ import lightgbm as lgb
 import numpy as np
 
 from models.base import Answers, Array, Observations, Params, Task
+from models.boosters import gain_shares, reproducible
 from models.conformal import calibrated
 from models.heads import ActionHead, IntervalHead
 from models.heads.action import CURRENT_LOAD
 from models.heads.interval import Encoding, Level, Member
-from models.manifest import Estimator, FieldType, InputField, ServingParts
+from models.manifest import FieldType, InputField, ServingParts
 from models.scaling.policy import SITUATION, Outlook, ScalingPolicy
 from models.specs import Forecast, ModelSpec
 from models.targets import STEPS_AHEAD, ValuesAhead
 from models.tasks import task_of
-from models.tree_graph import Ratio, TreeInputs, booster_trees, write_graph
+from models.tree_graph import Ratio, TreeInputs, booster_trees, save_trees
 
 if TYPE_CHECKING:
     import optuna
 
-MODEL_FILE = "boosters.onnx"
 ESTIMATOR = "boosters"
 MAX_BIN = 127
 #: Rows that the boosters of one step learn from; more cost time and gain next to nothing.
@@ -77,19 +77,13 @@ class ScalingModel:
 
     def importance(self) -> dict[str, float]:
         """Gain of all boosters; that of a ratio counts for the input above the line."""
-        gain = np.sum([booster.feature_importance("gain") for booster in self._boosters], axis=0)
-        shares = {field.name: 0.0 for field in self._inputs}
-        owners = [*self._seen.columns, *(ratio.over[0] for ratio in self._seen.ratios)]
-        for owner, share in zip(owners, gain / max(float(gain.sum()), np.finfo(float).tiny), strict=True):
-            shares[owner] += float(share)
-        return shares
+        return gain_shares(self._boosters, self._seen.owners, (field.name for field in self._inputs))
 
     def save(self, folder: Path) -> ServingParts:
         trees = [
             tree for place, booster in enumerate(self._boosters) for tree in booster_trees(booster, place)
         ]
-        write_graph(self._seen, trees, len(self._boosters), folder / MODEL_FILE)
-        estimator = Estimator(name=ESTIMATOR, runtime="onnx", file=MODEL_FILE, inputs=self._seen.sources)
+        estimator = save_trees(ESTIMATOR, self._seen, trees, len(self._boosters), folder)
         return ServingParts((estimator,), self._head, self._tolerance)
 
 
@@ -248,13 +242,8 @@ def _booster(
             "alpha": level,
             "bagging_freq": 1,
             "bagging_fraction": 0.7,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            # One thread: the same trees on any machine.
-            "num_threads": 1,
             "max_bin": MAX_BIN,
-            "verbosity": -1,
+            **reproducible(seed),
             **settings,
         },
         data,

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import assert_never
 
 from models.manifest import Estimator, Manifest
-from pipelines.adapters.runtimes.base import EstimatorRuntime, Predictor, to_column
+from pipelines.adapters.runtimes.base import EstimatorRuntime, Explanation, Predictor, to_column
+from pipelines.adapters.runtimes.rows import Rows
 
-__all__ = ["Predictor", "open_runtime", "to_column"]
+__all__ = ["Explanation", "Predictor", "Rows", "open_runtime", "to_column"]
 
 
 def open_runtime(manifest: Manifest, folder: Path) -> Predictor:

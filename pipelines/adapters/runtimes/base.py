@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from models.encoding import estimator_matrix
 from models.manifest import Estimator, FieldType, InputField, Manifest
+from models.tree_shap import Contributions
+from pipelines.adapters.runtimes.rows import Columns, EstimatorPlan, Rows
 from pipelines.errors import InvalidRequestError
 
 
@@ -20,12 +23,21 @@ class EstimatorRuntime(Protocol):
         """Raw answers, shape (n,) or (n, k), to rows as :func:`models.encoding.estimator_matrix` makes them."""
         ...
 
-    def contributions(self, matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """What each input adds to the raw answer, shape (n, n_inputs + 1), the base value last.
-
-        The row sums are the raw answers. None: this kind of estimator has no exact account.
-        """
+    def contributions(self, matrix: NDArray[np.float64]) -> Contributions | None:
+        """What each feature adds to the raw answers. None: this kind of estimator has no exact account."""
         ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What inputs add to one raw answer of an estimator, shape (n,) each; base and inputs add up to ``raw``.
+
+    Where the estimator works out features of its own from the inputs, such as ratios, ``inputs`` has those.
+    """
+
+    raw: NDArray[np.float64]
+    base: NDArray[np.float64]
+    inputs: Mapping[str, NDArray[np.float64]]
 
 
 class Predictor:
@@ -36,6 +48,15 @@ class Predictor:
         self._runtimes = {
             estimator.name: (estimator, runtimes[estimator.name]) for estimator in manifest.estimators
         }
+        self._plans = {
+            estimator.name: EstimatorPlan(manifest.inputs, estimator) for estimator in manifest.estimators
+        }
+        self._steps = tuple(
+            (name, plan.matrix, self._runtimes[name][1].raw) for name, plan in self._plans.items()
+        )
+        self._head = manifest.head
+        self._positions = {field.name: position for position, field in enumerate(manifest.inputs)}
+        self._outputs = tuple(field.name for field in manifest.outputs)
 
     @property
     def manifest(self) -> Manifest:
@@ -58,20 +79,44 @@ class Predictor:
             for name, (estimator, runtime) in self._runtimes.items()
         }
         answers = self._manifest.head.answer(checked, raw)
-        return {field.name: answers[field.name] for field in self._manifest.outputs}
+        return {name: answers[name] for name in self._outputs}
 
-    def explain(self, columns: Mapping[str, NDArray]) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Per estimator that can say so exactly: what each input adds to its raw answer, shape (n,) each.
+    def predict_rows(self, rows: Rows) -> dict[str, NDArray]:
+        """As :meth:`predict`, from rows that were checked against the manifest: the way of the server."""
+        raw = {name: ask(matrix(rows)) for name, matrix, ask in self._steps}
+        answers = self._head.answer(Columns(rows, self._positions), raw)
+        return {name: answers[name] for name in self._outputs}
 
-        ``base`` is the answer where nothing is known; base and inputs add up to the raw answer
-        (TreeSHAP for boosted trees, Lundberg et al., 2020).
+    def explain_rows(self, rows: Rows) -> dict[str, Explanation | None]:
+        """Per estimator: what each input adds to its raw answer; None for one that has no exact account.
+
+        TreeSHAP (Lundberg et al., 2020). An estimator of several raw answers has an explanation for each
+        that the head names, under ``estimator.answer``.
         """
+        return self._explained({name: self._plans[name].matrix(rows) for name in self._runtimes})
+
+    def explain(self, columns: Mapping[str, NDArray]) -> dict[str, Explanation | None]:
+        """As :meth:`explain_rows`, from columns as :meth:`predict` takes them."""
         checked = self._checked(columns)
-        told: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for name, (estimator, runtime) in self._runtimes.items():
-            shares = runtime.contributions(self._matrix(estimator, checked))
-            if shares is not None:
-                told[name] = dict(zip((*estimator.inputs, "base"), shares.T, strict=True))
+        return self._explained(
+            {name: self._matrix(estimator, checked) for name, (estimator, _) in self._runtimes.items()}
+        )
+
+    def _explained(self, matrices: Mapping[str, NDArray[np.float64]]) -> dict[str, Explanation | None]:
+        told: dict[str, Explanation | None] = {}
+        for name, (_, runtime) in self._runtimes.items():
+            account = runtime.contributions(matrices[name])
+            if account is None:
+                told[name] = None
+                continue
+            raw = runtime.raw(matrices[name]).reshape(len(matrices[name]), -1)
+            several = raw.shape[1] > 1
+            asked = self._manifest.head.explained(name) if several else {name: 0}
+            for answer, place in asked.items():
+                *shares, base = account.values[:, place].T
+                told[f"{name}.{answer}" if several else name] = Explanation(
+                    raw[:, place], base, dict(zip(account.names, shares, strict=True))
+                )
         return told
 
     def _matrix(self, estimator: Estimator, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:

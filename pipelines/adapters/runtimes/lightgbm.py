@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import Estimator
+from models.tree_shap import Contributions
 from pipelines.errors import ArtifactError
 
 # Below this, starting threads costs more than they save; and a server runs many requests at once.
 _ROWS_WORTH_THREADS = 20_000
+
+# Of LightGBM's c_api.h.
+_FLOAT64 = 1
+_RAW_SCORE = 1
+_ALL_ITERATIONS = -1
 
 
 class LightGBMRuntime:
@@ -32,14 +41,77 @@ class LightGBMRuntime:
                 "train with feature_name set to the inputs' names, in their order"
             )
         self._booster = booster
+        self._names = estimator.inputs
+        self._single = threading.local()
 
     def raw(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        if len(matrix) == 1:
+            return self._of_this_thread().raw(matrix)
         threads = 1 if len(matrix) < _ROWS_WORTH_THREADS else 0  # 0: as many as there are cores
         return np.asarray(
             self._booster.predict(matrix, raw_score=True, num_threads=threads), dtype=np.float64
         )
 
-    def contributions(self, matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        if self._booster.num_model_per_iteration() > 1:
-            return None  # one account per class: none of them is the answer's
-        return np.asarray(self._booster.predict(matrix, pred_contrib=True, num_threads=1), dtype=np.float64)
+    def contributions(self, matrix: NDArray[np.float64]) -> Contributions | None:
+        told = np.asarray(self._booster.predict(matrix, pred_contrib=True, num_threads=1), dtype=np.float64)
+        return Contributions(self._names, told.reshape(len(matrix), -1, len(self._names) + 1))
+
+    def _of_this_thread(self) -> _SingleRow:
+        try:
+            found: _SingleRow = self._single.row
+        except AttributeError:
+            found = self._single.row = _SingleRow(self._booster)
+        return found
+
+
+class _SingleRow:
+    """LightGBM's single-row fast path: settings parsed and buffers found once. For one thread only.
+
+    ``Booster.predict`` spends most of its time on one row before the first tree. The library is
+    called without giving up the interpreter's lock: that takes microseconds, and a thread that gives
+    it up may wait for milliseconds until it has it back.
+    """
+
+    def __init__(self, booster: Any) -> None:
+        from lightgbm.basic import _LIB
+
+        self._booster = booster  # owns what the handle below points into
+        self._library = ctypes.PyDLL(_LIB._name)
+        self._row = np.empty(booster.num_feature(), dtype=np.float64)
+        self._answer = np.empty(booster.num_model_per_iteration(), dtype=np.float64)
+        self._written = ctypes.c_int64()
+        self._handle = ctypes.c_void_p()
+        self._checked(
+            self._library.LGBM_BoosterPredictForMatSingleRowFastInit(
+                *(booster._handle, ctypes.c_int(_RAW_SCORE), ctypes.c_int(0), ctypes.c_int(_ALL_ITERATIONS)),
+                *(ctypes.c_int(_FLOAT64), ctypes.c_int32(len(self._row)), ctypes.c_char_p(b"num_threads=1")),
+                ctypes.byref(self._handle),
+            )
+        )
+        self._predict = self._library.LGBM_BoosterPredictForMatSingleRowFast
+        self._arguments = (
+            self._handle,
+            ctypes.c_void_p(self._row.ctypes.data),
+            ctypes.byref(self._written),
+            ctypes.c_void_p(self._answer.ctypes.data),
+        )
+
+    def raw(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Shape (1,), or (1, k), to one row of shape (1, n_inputs)."""
+        if matrix.shape != (1, len(self._row)):  # the library reads as many numbers as it was told
+            raise ValueError(f"a row of shape {(1, len(self._row))} is wanted, got {matrix.shape}")
+        self._row[:] = matrix[0]
+        if self._predict(*self._arguments):
+            self._checked(1)
+        return self._answer.copy() if len(self._answer) == 1 else self._answer.reshape(1, -1).copy()
+
+    def _checked(self, failed: int) -> None:
+        if failed:
+            from lightgbm.basic import LightGBMError
+
+            self._library.LGBM_GetLastError.restype = ctypes.c_char_p
+            raise LightGBMError(self._library.LGBM_GetLastError().decode())
+
+    def __del__(self) -> None:
+        if self._handle:
+            self._library.LGBM_FastConfigFree(self._handle)
