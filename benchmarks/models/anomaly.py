@@ -6,7 +6,9 @@ fifths of each training part set the alarm levels. Baselines, one for each serve
 the reconstruction error of a principal component analysis, smoothed over 5 samples, and an isolation
 forest. Thresholds of the former are learned in both ways: as the READMEs do, a quantile of the whole
 training part that the baseline was fitted to; and as ours, on the part of it that comes after what
-the baseline was fitted to.
+the baseline was fitted to. Drift lifts its false alarms on the test parts far beyond those that were
+asked for, so recalls are also compared at equal false alarms: the levels that it learned as ours are
+all raised by the one factor that gives it our rate on the test parts, which is hindsight in its favour.
 
 Average precision, recall and event recall are means over servers. An event is found when one of its
 rows is an alarm. Rows of a labelled segment blame the metrics with the largest sums of contributions.
@@ -168,7 +170,8 @@ def _servers(source: str, data: Path, folder: Path) -> list[Row]:
         judged(server.label, answers[server.name]["score"], answers[server.name]["abnormal"], budget)
         for server in everyone
     ]
-    pca = _baseline(pca_scores, everyone, budget)
+    rate = _mean([each.false_positive_rate for each in ours])
+    pca = _baseline(pca_scores, everyone, budget, rate)
     isolated = [forest_average_precision(server) for server in everyone]
     rows = _rows(source, ours, pca, _mean(isolated), budget, seconds)
     rows.append(_blame_row(source, model, everyone, seconds))
@@ -218,40 +221,78 @@ def forest_average_precision(server: Server) -> float:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A baseline's scores of one server's test part, shape (n,), and its two thresholds."""
+
+    label: NDArray[np.int8]
+    score: Array
+    published: float
+    later: float
+
+    def judged(self, threshold: float, budget: float) -> Judged:
+        return judged(self.label, self.score, self.score > threshold, budget)
+
+
+@dataclass(frozen=True)
 class Baseline:
     """The variant with the best mean average precision, by server.
 
     Attributes:
         published: With the threshold of the READMEs.
         later: With the threshold learned as ours, by rows after those that a second fit saw.
+        level: As ``later``, all thresholds times one factor: false positives are as many as ours.
     """
 
     published: tuple[Judged, ...]
     later: tuple[Judged, ...]
+    level: tuple[Judged, ...]
 
 
 def _baseline(
-    scores: Callable[[Array, Sequence[Array]], list[list[Array]]], everyone: Sequence[Server], budget: float
+    scores: Callable[[Array, Sequence[Array]], list[list[Array]]],
+    everyone: Sequence[Server],
+    budget: float,
+    rate: float,
 ) -> Baseline:
-    variants: list[list[tuple[Judged, Judged]]] = []
+    variants: list[list[Scored]] = []
     for server in everyone:
         values = server.train_values
         cut = int(len(values) * (1 - VALID_SHARE))
         whole = scores(values, [values, server.test_values])
         early = scores(values[:cut], [values[cut:]])
-        figures = []
-        for (of_train, of_test), (of_valid,) in zip(whole, early, strict=True):
-            alarms = (
-                of_test > threshold
-                for threshold in (np.quantile(of_train, README_QUANTILE), alarm_level(of_valid, budget))
-            )
-            published, later = (judged(server.label, of_test, alarm, budget) for alarm in alarms)
-            figures.append((published, later))
-        variants.append(figures)
-    best = max(
-        zip(*variants, strict=True), key=lambda each: _mean([pair[0].average_precision for pair in each])
+        variants.append(
+            [
+                Scored(
+                    server.label,
+                    of_test,
+                    float(np.quantile(of_train, README_QUANTILE)),
+                    alarm_level(of_valid, budget),
+                )
+                for (of_train, of_test), (of_valid,) in zip(whole, early, strict=True)
+            ]
+        )
+    published = [
+        tuple(each.judged(each.published, budget) for each in variant)
+        for variant in zip(*variants, strict=True)
+    ]
+    best = int(np.argmax([_mean([each.average_precision for each in figures]) for figures in published]))
+    chosen = [variant[best] for variant in variants]
+    factor = factor_of(chosen, rate)
+    return Baseline(
+        published[best],
+        tuple(each.judged(each.later, budget) for each in chosen),
+        tuple(each.judged(each.later * factor, budget) for each in chosen),
     )
-    return Baseline(tuple(pair[0] for pair in best), tuple(pair[1] for pair in best))
+
+
+def factor_of(chosen: Sequence[Scored], rate: float) -> float:
+    """What the learned thresholds are multiplied by for a mean false-positive rate of ``rate``, or just below."""
+    low, high = 1e-3, 1e6
+    for _ in range(60):
+        middle = float(np.sqrt(low * high))
+        found = _mean([float((each.score[each.label == 0] > each.later * middle).mean()) for each in chosen])
+        low, high = (middle, high) if found > rate else (low, middle)
+    return high
 
 
 def _error(model: object, values: Array) -> Array:
@@ -321,9 +362,16 @@ def _rows(
         ("recall", "recall of these alarms"),
         ("event_recall", "event recall of these alarms"),
     ):
-        published, later = mean(pca.published, name), mean(pca.later, name)
-        note = f"PCA's at its own false-positive rate, above; with the README's quantile {published:.3f}"
-        rows.append(row(text, later, mean(ours, name), "", None, note))
+        published, later, level = (mean(each, name) for each in (pca.published, pca.later, pca.level))
+        figure = mean(ours, name)
+        note = (
+            f"baseline: PCA at {mean(pca.level, 'false_positive_rate'):.4f} false positives too, its thresholds "
+            f"learned as ours and raised by one factor in hindsight; without the factor {later:.3f} at "
+            f"{mean(pca.later, 'false_positive_rate'):.3f}, with the README's quantile {published:.3f} at "
+            f"{mean(pca.published, 'false_positive_rate'):.3f}"
+        )
+        met = figure > level and rate <= budget
+        rows.append(row(text, level, figure, f"above PCA's at at most {budget:.0%}", met, note))
     for name, text in (("recall_at_budget", "recall"), ("event_recall_at_budget", "event recall")):
         baseline, figure = mean(pca.published, name), mean(ours, name)
         note = "both thresholds put where 1 % of the test part's normal rows of each server are alarms, to compare rankings"

@@ -85,7 +85,7 @@ def run(data: Path, folder: Path, quick: bool) -> list[Row]:
     """Rows of the table; a figure is saved in the folder. ``quick``: two of the groups, fewer rows."""
     machines = load(data, 500 if quick else LEARNED_ROWS_PER_MACHINE)
     held_out = hold_out(machines, GROUPS, 2 if quick else GROUPS, seed=SEED)
-    plot(held_out, machines.spec, folder / "bandwidth.png")
+    plot(held_out, machines.spec, folder / f"bandwidth_{SOURCE}.png")
     return rows_of(held_out, machines.spec)
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Detection, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Detection, Gate, ModelSpec, Parity, Slice, Split, Tuning
 from models.targets import Unlabelled
 
 SPEC = ModelSpec(
@@ -20,7 +20,13 @@ SPEC = ModelSpec(
         bounds={
             "average_precision": Bound(minimum=0.05),
             "alarm_false_positive_rate": Bound(maximum=0.03),
-        }
+        },
+        # A detector that takes the night for abnormal shows here, with labels or without.
+        parities=(
+            Parity(
+                groups=Slice(by="hour", edges=(6, 18), required=False), metric="alarm_share", maximum=0.05
+            ),
+        ),
     ),
     split=Split(by="time"),
     tuning=Tuning(trials=4, timeout=timedelta(seconds=45)),

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Slice, Split, Tuning
 from models.targets import ValuesAhead
 
 SPEC = ModelSpec(
@@ -34,6 +34,7 @@ SPEC = ModelSpec(
             "coverage_error": Bound(maximum=0.05),
         },
         block=timedelta(days=1),
+        slices=(Slice(by="hour", edges=(6, 18)),),
     ),
     split=Split(by="entity_and_time"),
     tuning=Tuning(trials=4, timeout=timedelta(seconds=40)),

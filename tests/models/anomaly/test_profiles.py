@@ -73,3 +73,16 @@ def test_without_labels_to_tune_by_there_is_one_trial(source: str) -> None:
 
     assert spec.tuning.trials == 1
     assert spec.grid == "watch"
+
+
+@pytest.mark.parametrize("source", ["smd", "asd", "nab"])
+def test_the_window_of_the_source_is_made_of_whole_slices_and_holds_the_training_window(source: str) -> None:
+    profile = load_profile(source)
+    assert profile.window_start is not None
+    assert profile.window_end is not None
+    window = Window(start=profile.window_start, end=profile.window_end)
+
+    for dataset in profile.datasets:
+        slices = list(window.slices(dataset.slice))
+        assert (slices[0].start, slices[-1].end) == (window.start, window.end)
+    assert profile.spec_of(SPEC).training_window == window.end - window.start

@@ -4,10 +4,11 @@ import fnmatch
 
 import pytest
 
-from feature_repo.definitions import entity_fields, feature_views, grid_views
+from feature_repo.definitions import entity_fields, grid_views
 from models.bandwidth.signals import wire
 from models.bandwidth.spec import SPEC
 from models.manifest import FieldType, InputField
+from pipelines.adapters.feature_store import all_views
 from pipelines.sources.profile import load_profile
 
 
@@ -18,7 +19,7 @@ from pipelines.sources.profile import load_profile
 def test_each_gauge_of_the_windows_is_found_in_the_profile(source, window, disks):
     profile = load_profile(source)
     spec = profile.spec_of(SPEC)
-    views = feature_views(profile.datasets, profile.features)
+    views = all_views(profile)
     fields = entity_fields(grid_views(views, spec.grid))
     names = [field.name for field in fields if any(fnmatch.fnmatch(field.name, each) for each in spec.inputs)]
     inputs = tuple(InputField(name=name, type=FieldType.DOUBLE, required=False) for name in names)
