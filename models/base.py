@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Params = dict[str, float | int | str | bool]
 Array = NDArray[np.float64]
+#: A function of rows' weights: of shape (n,) to a number, of shape (n, k) to the k numbers of as many weightings.
+Statistic = Callable[[Array], Any]
 #: Outputs of a model by name, each of shape (n,).
 Answers = dict[str, NDArray]
 
@@ -87,12 +89,32 @@ class Task(Protocol):
         """Name of what tuning maximises and the gate compares."""
         ...
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        """Name of the output that callers act on."""
+        ...
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         """The objective as a function of the rows' weights, which a bootstrap varies; higher is better."""
+        ...
+
+    def losses(self, part: Observations, answers: Answers) -> Array | None:
+        """Loss of each row, shape (n,), whose weighted mean is minus the objective; None where there is no such."""
+        ...
+
+    def right(self, part: Observations, answers: Answers) -> Array | None:
+        """1 where the decision that was answered was right, 0 where wrong, NaN where nobody knows, shape (n,).
+
+        None where the answers hold no such decision.
+        """
         ...
 
     def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
         """The figures that a run shows and that a gate may bound."""
+        ...
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Those of the metrics that are functions of the rows' weights, which a bootstrap or a group varies."""
         ...
 
     def baselines(

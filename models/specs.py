@@ -120,12 +120,95 @@ class Bound(Frozen):
 
     minimum: float | None = None
     maximum: float | None = None
+    confident: bool = Field(
+        False, description="The whole 95 % interval must be within the bound, not the figure alone."
+    )
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
         if (self.minimum is None) == (self.maximum is None):
             raise ValueError("give either minimum or maximum")
         return self
+
+
+class Slice(Frozen):
+    """Parts of the holdout by one property of its rows: each value, or each bin between edges, is one part."""
+
+    by: Literal["input", "hour", "weekday", "entity"] = Field(
+        "input", description="hour (0 to 23) and weekday (0 is Monday) are those of the observation, in UTC."
+    )
+    input: str | None = Field(None, description="Name of the input, where rows are parted by one.")
+    values: tuple[str | float, ...] = Field(
+        (), description="Each value is one part; of entities: shell patterns of their names."
+    )
+    edges: tuple[float, ...] = Field(
+        (), description="Rising: n edges make n + 1 parts, each from its edge on up to below the next."
+    )
+    min_rows: int = Field(100, ge=1, description="Fewer in a part: insufficient evidence.")
+    min_positives: int = Field(
+        10, ge=1, description="Where there are outcomes: fewer in a part are insufficient evidence."
+    )
+    margin: float | None = Field(
+        None, gt=0, description="How much of the statistic may be lost on a part; None: the gate's margin."
+    )
+    required: bool = Field(True, description="False: reported, and never decides.")
+
+    @model_validator(mode="after")
+    def _names_its_parts(self) -> Self:
+        if (self.by == "input") != (self.input is not None):
+            raise ValueError("by='input' names the input, and the others do not")
+        if bool(self.values) == bool(self.edges):
+            raise ValueError("give either values or edges")
+        if self.by == "entity" and (self.edges or not all(isinstance(value, str) for value in self.values)):
+            raise ValueError("entities are named by values: shell patterns")
+        if any(later <= edge for edge, later in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges do not rise: {self.edges}")
+        return self
+
+
+class Parity(Frozen):
+    """A figure that must not differ much between groups."""
+
+    groups: Slice
+    metric: str = Field(description="Of the task's figures, such as `alarm_recall` or `wape`.")
+    maximum: float = Field(gt=0, description="Largest difference between any two groups (upper bound, 95 %).")
+
+
+class Stability(Frozen):
+    """How far answers may move where the inputs hardly do, or where one is missing.
+
+    A change is the share of rows with another decision; of a number, the mean absolute change over the mean
+    absolute deviation of the answers from their median.
+    """
+
+    noise: float = Field(
+        0.01, gt=0, description="Perturbation, as a share of each number's spread in training."
+    )
+    max_change: float | None = Field(
+        None,
+        gt=0,
+        description="Largest change under the perturbation; None: 0.02 of decisions, 0.1 of numbers.",
+    )
+    missing: int = Field(5, ge=0, description="How many inputs are left out, one at a time; the weightiest.")
+    max_change_missing: float | None = Field(
+        None,
+        gt=0,
+        description="Largest change where one input is missing; None: 0.1 of decisions, 1 of numbers.",
+    )
+
+
+class Leakage(Frozen):
+    """What an input may know of the target before it is too good to be true."""
+
+    max_auc: float = Field(
+        0.995, gt=0.5, le=1, description="Of a single input, either direction, for targets of 0 and 1."
+    )
+    max_correlation: float = Field(
+        0.999, gt=0, le=1, description="Of a single input with any other target, within entities, absolute."
+    )
+    trusted: tuple[str, ...] = Field(
+        (), description="Shell patterns of inputs that may: known beforehand, and why is in the model's card."
+    )
 
 
 class Gate(Frozen):
@@ -141,10 +224,71 @@ class Gate(Frozen):
         None,
         description="Rows of one entity within one such span are one cluster; None: all rows of an entity.",
     )
+    champion_rule: Literal["superior", "not_inferior"] = Field(
+        "superior",
+        description="superior: the gain's lower bound is above 0, so that an equal candidate changes nothing. "
+        "not_inferior: above minus the margin; needs a stated benefit.",
+    )
+    benefit: str | None = Field(
+        None, description="What a candidate that is no better brings all the same; with not_inferior alone."
+    )
     champion_margin: float = Field(
         0.01,
-        ge=0,
-        description="How much of the task's statistic may be lost to the champion (lower bound, 95 %).",
+        gt=0,
+        description="How much of the task's statistic may be lost to the champion (lower bound, 95 %): under "
+        "not_inferior, on slices, and on the older holdout.",
+    )
+    decision_margin: float = Field(
+        0.01,
+        gt=0,
+        description="Share of rows by which fewer decisions may be right than the champion's (lower bound, 95 %).",
+    )
+    compared_over: Literal["time", "day", "entity"] | None = Field(
+        None,
+        description="What varies independently enough to compare by: moments of observation, days, or clusters of "
+        "entities. None: time for forecasts, day for decisions, entity for the rest.",
+    )
+    min_times: int | None = Field(
+        None, ge=4, description="Fewer moments or days compared: insufficient evidence; None: 50 or 8."
+    )
+    slices: tuple[Slice, ...] = Field((), description="Where the candidate must not lose.")
+    parities: tuple[Parity, ...] = Field((), description="Between which groups a figure must not differ.")
+    stability: Stability = Stability()
+    leakage: Leakage = Leakage()
+
+    @model_validator(mode="after")
+    def _no_worse_needs_a_benefit(self) -> Self:
+        if (self.champion_rule == "not_inferior") != bool(self.benefit and self.benefit.strip()):
+            raise ValueError(
+                "champion_rule='not_inferior' and benefit go together: say what a candidate that is no better brings"
+            )
+        return self
+
+
+class Budgets(Frozen):
+    """What a version may cost where it is served. A candidate beyond one of them is not promoted."""
+
+    latency: timedelta = Field(
+        timedelta(milliseconds=100),
+        gt=timedelta(0),
+        description="99th percentile of requests of one row, one after another, through the server on loopback.",
+    )
+    memory_mb: float = Field(
+        512,
+        gt=0,
+        description="Memory (MiB) that the server's process gains by loading and answering with it.",
+    )
+    size_mb: float = Field(256, gt=0, description="Size (MiB) of the export's files.")
+
+
+class Approval(Frozen):
+    """Whether a person decides after the gate was passed, and how long there is to do so."""
+
+    required: bool = Field(
+        False, description="True: promoted with a person's word only, asked for in Airflow."
+    )
+    within: timedelta = Field(
+        timedelta(hours=24), gt=timedelta(0), description="No answer in this time counts as a refusal."
     )
 
 
@@ -154,7 +298,7 @@ class ModelSpec(Frozen):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     question: str = Field(description="What the model answers, as its users would ask it.")
     datasets: tuple[str, ...] = Field(description="Data sets that its features and targets need.")
-    grid: str | None = Field(None, description="Feature grid of the source; None: the source's first.")
+    grid: str | None = Field(None, description="Feature grid of the source; None: the source's default.")
     inputs: tuple[str, ...] = Field(
         ("*",), description="Shell patterns of the features that the model takes."
     )
@@ -171,6 +315,8 @@ class ModelSpec(Frozen):
     target: Target
     task: TaskKind
     gate: Gate
+    budgets: Budgets = Budgets()
+    approval: Approval = Approval()
     split: Split = Split()
     tuning: Tuning = Tuning()
     backtest: Backtest = Backtest()

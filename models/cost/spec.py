@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Slice, Split, Tuning
 from models.targets import ValuesAhead
 
 DAY = timedelta(days=1)
@@ -23,7 +23,11 @@ SPEC = ModelSpec(
         # A few projects, each with months of days that resemble their neighbours.
         min_rows=1000,
         min_clusters=8,
-        block=timedelta(days=15),
+        # Forecasts of a month overlap for a month: three months hold three of each project, so that
+        # projects and months are what varies, not days.
+        compared_over="entity",
+        block=timedelta(days=30),
+        slices=(Slice(input="steps_ahead", edges=(8, 15), margin=0.02, required=False),),
     ),
     split=Split(valid_share=0.2, holdout_share=0.25),
     tuning=Tuning(trials=6, timeout=timedelta(seconds=60)),

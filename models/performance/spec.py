@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Slice, Split, Tuning
 from models.targets import ValuesAhead
 
 STEP = timedelta(minutes=5)
@@ -45,6 +45,7 @@ SPEC = ModelSpec(
             "coverage_error": Bound(maximum=0.06),
             "slo_calibration_error": Bound(maximum=0.03),
         },
+        slices=(Slice(by="hour", edges=(12,)),),
     ),
     split=Split(rows_kept=0.4),
     tuning=Tuning(trials=4, timeout=timedelta(seconds=60)),

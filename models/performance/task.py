@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.base import Answers, Array, Observations
-from models.metrics import expected_calibration_error
+from models.metrics import BinnedProbabilities, expected_calibration_error
 from models.tasks.forecast import ForecastTask
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ class PerformanceTask(ForecastTask):
             figures["slo_brier"] = float(np.average((probability - passed) ** 2, weights=part.weight))
             figures["slo_share"] = float(np.average(passed, weights=part.weight))
         return figures
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Adds the calibration error of the service level's probability."""
+        figures = super().figures(part, answers)
+        if "slo_probability" not in answers:
+            return figures
+        binned = BinnedProbabilities(slo_passed(part, answers), answers["slo_probability"])
+        return figures | {
+            "slo_calibration_error": lambda weight: binned.calibration_error(part.weight * weight)
+        }
 
     def plots(self, part: Observations, answers: Answers) -> dict[str, Figure]:
         from models import plots

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Answers, Array, Observations
+from models.base import Answers, Array, Observations, Statistic
 from models.manifest import InputField
 from models.placement.lifetimes import Lifetimes
 from models.placement.replay import (
@@ -51,13 +51,37 @@ class PlacementTask:
     def objective(self) -> str:
         return "negative log2 error of lifetimes"
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        return LIFETIME
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         """Minus the mean absolute log2 ratio of told and true lifetime: 1 is a factor of two.
 
         Of a machine that still ran when the watch ended, only a told lifetime below the watched one is wrong.
         """
         error = part.weight * log2_error(part, answers[LIFETIME])
-        return lambda weight: -float(np.sum(weight * error) / np.sum(weight * part.weight))
+        return lambda weight: -(error @ weight) / (part.weight @ weight)
+
+    def losses(self, part: Observations, answers: Answers) -> Array:
+        return log2_error(part, answers[LIFETIME])
+
+    def right(self, part: Observations, answers: Answers) -> None:
+        return None  # a placement is right or wrong only beside the others of its time
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Error and coverage of lifetimes; a replay takes too long to be varied."""
+        error = log2_error(part, answers[LIFETIME])
+        figures: dict[str, Callable[[Array], float]] = {
+            "log2_error": lambda weight: float(np.average(error, weights=part.weight * weight))
+        }
+        if LOWER in answers:
+            hours, seen = part.targets["hours"], part.targets["observed"] > 0
+            within = ((hours >= answers[LOWER]) & (hours <= answers[UPPER]))[seen]
+            figures["coverage"] = lambda weight: float(
+                np.average(within, weights=(part.weight * weight)[seen])
+            )
+        return figures
 
     def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
         """Error and coverage of lifetimes; hosts, stranded capacity and violations of a replay.

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Decision, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Decision, Gate, ModelSpec, Split, Stability, Tuning
 from models.targets import Aggregate, ValuesAhead
 
 WEEK = timedelta(days=7)
@@ -28,7 +28,10 @@ SPEC = ModelSpec(
             "short_share": Bound(maximum=0.15),
             "risk_error": Bound(maximum=0.08),
             "class_calibration_error": Bound(maximum=0.2),
-        }
+        },
+        # Parted by machines, each with its whole time: they are what varies independently.
+        compared_over="entity",
+        stability=Stability(max_change=0.1, max_change_missing=0.5),
     ),
     # Two weeks around each observation leave no room for three spans of time within the usual window.
     split=Split(by="entity", valid_share=0.2, holdout_entities_share=0.35),

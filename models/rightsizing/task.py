@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Answers, Array, Observations
+from models.base import Answers, Array, Observations, Statistic
 from models.manifest import InputField
 from models.rightsizing.choice import PriceList
 from models.rightsizing.classes import CLASSES, workload_class
@@ -37,9 +37,33 @@ class SizingTask:
     def objective(self) -> str:
         return "negative regret in USD a week"
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        return "size"
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         regret = part.weight * self.regret(part, answers)
-        return lambda weight: -float(np.sum(weight * regret) / np.sum(weight * part.weight))
+        return lambda weight: -(regret @ weight) / (part.weight @ weight)
+
+    def losses(self, part: Observations, answers: Answers) -> Array:
+        return self.regret(part, answers)
+
+    def right(self, part: Observations, answers: Answers) -> None:
+        return None  # a size is not right or wrong: its regret weighs price against being short
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Regret, the share of short weeks, and its distance from the foretold share."""
+        regret = self.regret(part, answers)
+        short = self.prices.short(self.chosen(answers), *self.demands(part)).astype(np.float64)
+
+        def mean(values: Array) -> Callable[[Array], float]:
+            return lambda weight: float(np.average(values, weights=part.weight * weight))
+
+        figures = {"regret_usd_week": mean(regret), "short_share": mean(short)}
+        if "risk" in answers:
+            gap = mean(answers["risk"] - short)
+            figures["risk_error"] = lambda weight: abs(gap(weight))
+        return figures
 
     def regret(self, part: Observations, answers: Answers) -> Array:
         """USD per week beyond the best choice in hindsight, shape (n,)."""

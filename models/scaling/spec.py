@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Split, Tuning
+from models.specs import Backtest, Bound, Forecast, Gate, ModelSpec, Slice, Split, Tuning
 from models.targets import ValuesAhead
 
 SPEC = ModelSpec(
@@ -19,7 +19,10 @@ SPEC = ModelSpec(
         steps=3,
     ),
     task=Forecast(target="requests_per_second", naive="requests_per_second__lag_0"),
-    gate=Gate(bounds={"wape": Bound(maximum=0.5), "coverage_error": Bound(maximum=0.1)}),
+    gate=Gate(
+        bounds={"wape": Bound(maximum=0.5), "coverage_error": Bound(maximum=0.1, confident=True)},
+        slices=(Slice(by="hour", edges=(12,)),),
+    ),
     split=Split(rows_kept=0.5),
     tuning=Tuning(trials=5, timeout=timedelta(seconds=45)),
     backtest=Backtest(folds=2),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Answers, Array, Observations
+from models.base import Answers, Array, Observations, Statistic
 from models.manifest import FieldType, InputField
-from models.metrics import RankedLabels, expected_calibration_error
+from models.metrics import BinnedProbabilities, RankedLabels, expected_calibration_error
 from models.specs import Classification
 
 if TYPE_CHECKING:
@@ -34,9 +34,31 @@ class ClassificationTask:
     def objective(self) -> str:
         return "average precision"
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        return "alarm"
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         ranked = RankedLabels(part.targets[self.target], answers["probability"])
-        return lambda weight: ranked.average_precision(part.weight * weight)
+        return AveragePrecision(ranked, part.weight)
+
+    def losses(self, part: Observations, answers: Answers) -> None:
+        return None  # average precision is of the order of all rows
+
+    def right(self, part: Observations, answers: Answers) -> Array | None:
+        if "alarm" not in answers:
+            return None
+        return right_alarms(part.targets[self.target], answers["alarm"])
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Average precision; of a model also its calibration error and what the alarms did."""
+        label, probability = part.targets[self.target], answers["probability"]
+        figures = {"average_precision": self.statistic(part, answers)}
+        if "alarm" in answers:
+            binned = BinnedProbabilities(label, probability)
+            figures["calibration_error"] = lambda weight: binned.calibration_error(part.weight * weight)
+            figures |= alarm_figures(label, answers["alarm"].astype(bool), part.weight)
+        return figures
 
     def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
         """Average precision, the operating point, calibration, and what the alarms did."""
@@ -110,6 +132,51 @@ def alarm_metrics(label: NDArray, alarm: NDArray[np.bool_], weight: Array) -> di
         "alarm_precision": ratio(hits, alarm),
         "alarm_false_positive_rate": ratio(float(np.sum(weight[alarm & ~positive])), ~positive),
     }
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """Average precision as a statistic of the rows' weights, or of how often clusters are drawn.
+
+    Attributes:
+        ranked: Of the known rows.
+        base: Weights that all rows have by themselves.
+        known: Rows whose label is known; None: all.
+    """
+
+    ranked: RankedLabels
+    base: Array
+    known: NDArray[np.bool_] | None = None
+
+    def __call__(self, weight: Array) -> Any:
+        weights = weighed(self.base, weight)
+        return self.ranked.average_precision(weights if self.known is None else weights[self.known])
+
+    def by_cluster(self, cluster: NDArray[np.int64], count: int) -> Callable[[Array], Array] | None:
+        known = slice(None) if self.known is None else self.known
+        return self.ranked.precision_by_cluster(self.base[known], cluster[known], count)
+
+
+def weighed(base: Array, weight: Array) -> Array:
+    """Weights of shape (n,) or (n, k), times those that rows have by themselves."""
+    return weight * (base if weight.ndim == 1 else base[:, None])
+
+
+def alarm_figures(
+    label: NDArray, alarm: NDArray[np.bool_], base: Array
+) -> dict[str, Callable[[Array], float]]:
+    """:func:`alarm_metrics` as functions of weights beside ``base``; rows of unknown label count nothing."""
+    known = ~np.isnan(label)
+
+    def figure(name: str) -> Callable[[Array], float]:
+        return lambda weight: alarm_metrics(label[known], alarm[known], (base * weight)[known])[name]
+
+    return {name: figure(name) for name in ("alarm_recall", "alarm_precision", "alarm_false_positive_rate")}
+
+
+def right_alarms(label: NDArray, alarm: NDArray) -> Array:
+    """1 where alarm and label agree, 0 where not, NaN where the label is not known; shape (n,)."""
+    return np.where(np.isnan(label), np.nan, (alarm.astype(bool) == (label == 1)).astype(np.float64))
 
 
 def _ordered(values: NDArray, sign: float) -> Array:

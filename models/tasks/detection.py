@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Answers, Array, Observations
+from models.base import Answers, Array, Observations, Statistic
 from models.manifest import FieldType, InputField
 from models.metrics import RankedLabels
 from models.specs import Detection
-from models.tasks.classification import alarm_metrics
+from models.tasks.classification import AveragePrecision, alarm_figures, alarm_metrics, right_alarms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,15 +33,41 @@ class DetectionTask:
     def objective(self) -> str:
         return "average precision"
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        return "abnormal"
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         """Average precision where there are labels; else minus the excess of alarms over the budget."""
         known = self._known(part)
         if self._positives(part):
             ranked = RankedLabels(part.targets[self.target][known], answers["score"][known])
-            return lambda weight: ranked.average_precision((part.weight * weight)[known])
+            return AveragePrecision(ranked, part.weight, known)
         alarm = answers["abnormal"].astype(np.float64)
         budget = self.config.max_false_positive_rate
-        return lambda weight: -abs(float(np.average(alarm, weights=part.weight * weight)) - budget)
+        return lambda weight: -abs((part.weight * alarm) @ weight / (part.weight @ weight) - budget)
+
+    def losses(self, part: Observations, answers: Answers) -> None:
+        return None  # average precision is of the order of all rows
+
+    def right(self, part: Observations, answers: Answers) -> Array | None:
+        if "abnormal" not in answers or not self._positives(part):
+            return None
+        return right_alarms(part.targets[self.target], answers["abnormal"])
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """Average precision and what the alarms did where there are labels; the share of alarms."""
+        figures: dict[str, Callable[[Array], float]] = {}
+        if "abnormal" in answers:
+            alarm = answers["abnormal"].astype(np.float64)
+            figures["alarm_share"] = lambda weight: float(np.average(alarm, weights=part.weight * weight))
+        if self._positives(part):
+            figures["average_precision"] = self.statistic(part, answers)
+            if "abnormal" in answers:
+                figures |= alarm_figures(
+                    part.targets[self.target], answers["abnormal"].astype(bool), part.weight
+                )
+        return figures
 
     def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
         """Average precision, recall and precision at the served threshold, events found, alarms."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import Answers, Array, Observations
+from models.base import Answers, Array, Observations, Statistic
 from models.manifest import InputField
 from models.specs import Forecast
 
@@ -28,12 +28,47 @@ class ForecastTask:
     def objective(self) -> str:
         return "negative WAPE"
 
-    def statistic(self, part: Observations, answers: Answers) -> Callable[[Array], float]:
+    @property
+    def answer(self) -> str:
+        return self.config.output
+
+    def statistic(self, part: Observations, answers: Answers) -> Statistic:
         """Minus the weighted absolute percentage error: sum of |error| over sum of |truth|."""
         truth = part.targets[self.config.target]
         error = part.weight * np.abs(truth - answers[self.config.output])
         size = part.weight * np.abs(truth)
-        return lambda weight: -float(np.sum(weight * error) / max(float(np.sum(weight * size)), _TINY))
+        return lambda weight: -(error @ weight) / np.maximum(size @ weight, _TINY)
+
+    def losses(self, part: Observations, answers: Answers) -> Array:
+        """Absolute errors over the mean absolute truth, which is the same for every model on the same rows."""
+        truth = part.targets[self.config.target]
+        size = max(float(np.average(np.abs(truth), weights=part.weight)), _TINY)
+        losses: Array = np.abs(truth - answers[self.config.output]) / size
+        return losses
+
+    def right(self, part: Observations, answers: Answers) -> None:
+        return None  # nothing is decided
+
+    def figures(self, part: Observations, answers: Answers) -> dict[str, Callable[[Array], float]]:
+        """WAPE and bias; of an interval the coverage and its distance from what was promised."""
+        truth, forecast = part.targets[self.config.target], answers[self.config.output]
+        size, error = part.weight * np.abs(truth), part.weight * (forecast - truth)
+        figures: dict[str, Callable[[Array], float]] = {
+            "wape": lambda weight: float(weight @ np.abs(error) / max(float(weight @ size), _TINY)),
+            "bias": lambda weight: float(weight @ error / max(float(weight @ size), _TINY)),
+        }
+        if self.config.lower is None or self.config.upper is None or self.config.lower not in answers:
+            return figures
+        covered = (truth >= answers[self.config.lower]) & (truth <= answers[self.config.upper])
+
+        def coverage(weight: Array) -> float:
+            return float(np.average(covered, weights=part.weight * weight))
+
+        promised = self.config.coverage
+        return figures | {
+            "coverage": coverage,
+            "coverage_error": lambda weight: abs(coverage(weight) - promised),
+        }
 
     def metrics(self, part: Observations, answers: Answers) -> dict[str, float]:
         """WAPE, MAE, RMSE, bias, MAPE and its median; coverage, width and pinball loss of the interval.

@@ -2,27 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.base import Answers, Array, Observations, Task
-from models.specs import Bound, Gate
-from pipelines.evaluate.checks import Check, CheckKind, Verdict
+from models.base import Observations, Task
+from models.manifest import InputField, Manifest
+from models.specs import Gate
+from pipelines.evaluate.bounds import bound_checks, evidence_checks
+from pipelines.evaluate.checks import Check, CheckKind, Verdict, held
+from pipelines.evaluate.comparison import Answered as Answered
+from pipelines.evaluate.comparison import (
+    Plan,
+    baseline_check,
+    champion_checks,
+    compare,
+    older_check,
+)
+from pipelines.evaluate.contract import signature_check
+from pipelines.evaluate.groups import parity_checks, slice_checks
+from pipelines.evaluate.leakage import Parts, leakage_checks
+from pipelines.evaluate.paired import cluster_weights as cluster_weights  # re-exported: benchmarks use them
+from pipelines.evaluate.paired import clusters as clusters
+from pipelines.evaluate.paired import paired_gain as paired_gain
+from pipelines.evaluate.stability import Asked, stability_checks
 from pipelines.references import Outcome
-
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Outputs of one model on the holdout's rows, each of shape (n,)."""
+class Older:
+    """The champion's own holdout, answered by both.
 
-    name: str
-    answers: Answers
+    Attributes:
+        learned: Rows of it that the candidate was trained on.
+    """
+
+    part: Observations
+    candidate: Answered
+    champion: Answered
+    learned: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a verdict is made from.
+
+    Attributes:
+        parts: The snapshot that the candidate was made of.
+        baselines: Naive answers on the holdout; the candidate must beat each.
+        champion: The version now serving, on the same rows; None only where none serves.
+        asked: The candidate's serving export, to be asked again.
+        signature: What MLflow stores of inputs and outputs; None where it stores nothing.
+        older: None where it does not apply; a check where the comparison was not possible.
+        notes: What does not apply, and why.
+    """
+
+    task: Task
+    gate: Gate
+    plan: Plan
+    parts: Parts
+    inputs: tuple[InputField, ...]
+    candidate: Answered
+    baselines: tuple[Answered, ...]
+    champion: Answered | None
+    asked: Asked
+    manifest: Manifest
+    signature: dict[str, str] | None
+    older: Older | Check | None = None
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def judge(case: Case) -> Verdict:
+    """Everything that is asked of a candidate before it may be promoted."""
+    task, gate, plan, holdout = case.task, case.gate, case.plan, case.parts.holdout
+    rows = len(holdout)
+    first = (
+        *held(
+            CheckKind.CONTRACT,
+            "signature of the registered version",
+            0,
+            lambda: [signature_check(case.signature, case.manifest)],
+        ),
+        *held(
+            CheckKind.LEAKAGE,
+            "leakage",
+            len(case.parts.train),
+            lambda: leakage_checks(case.parts, case.inputs, case.asked.chosen, gate.leakage, plan.seed),
+        ),
+    )
+    verdict = evaluate(task, holdout, case.candidate, case.baselines, case.champion, gate, plan)
+    last = held(
+        CheckKind.STABILITY,
+        "stability",
+        rows,
+        lambda: stability_checks(
+            case.asked, case.parts.train, holdout, task.answer, gate.stability, plan.seed
+        ),
+    )
+    return verdict.extended((*first, *last, *_older(case)), case.notes)
 
 
 def evaluate(
@@ -32,131 +108,97 @@ def evaluate(
     baselines: tuple[Answered, ...],
     champion: Answered | None,
     gate: Gate,
-    seed: int,
+    plan: Plan,
 ) -> Verdict:
-    """Judge a candidate.
+    """What the answers on the holdout say: enough of them, good enough, better than what there is, for everyone.
 
-    Args:
-        task: How answers are judged.
-        holdout: Rows after all that training and tuning saw.
-        baselines: Naive answers on the same rows; the candidate must beat each.
-        champion: The version now serving, on the same rows; None only where none serves.
-        gate: What is wanted.
-        seed: Of the bootstrap.
+    Too little evidence ends it there: figures of too few rows are no figures.
     """
-    cluster = clusters(holdout, gate.block)
-    enough = _evidence(task, holdout, cluster, gate)
+    rows = len(holdout)
+
+    def asked(kind: CheckKind, name: str, make: Callable[[], Iterable[Check]]) -> tuple[Check, ...]:
+        return held(kind, name, rows, make)
+
+    enough = asked(
+        CheckKind.EVIDENCE, "evidence in the holdout", lambda: evidence_checks(task, holdout, gate, plan)
+    )
     if any(check.outcome is not Outcome.PASS for check in enough):
         return Verdict(checks=enough)
-    found = task.metrics(holdout, candidate.answers)
-    checks = [*enough, *(_bound(name, found, bound, holdout) for name, bound in gate.bounds.items())]
-    weights = cluster_weights(cluster, RESAMPLES, seed)
-    ours = task.statistic(holdout, candidate.answers)
-    for baseline in baselines:
-        gain = paired_gain(ours, task.statistic(holdout, baseline.answers), weights, len(holdout))
-        checks.append(
-            _check(CheckKind.BASELINE, f"gain in {task.objective} over {baseline.name}", gain, 0.0, holdout)
-        )
-    if champion is not None:
-        gain = paired_gain(ours, task.statistic(holdout, champion.answers), weights, len(holdout))
-        name = f"gain in {task.objective} over champion {champion.name}"
-        checks.append(_check(CheckKind.CHAMPION, name, gain, -gate.champion_margin, holdout))
-    return Verdict(checks=tuple(checks))
-
-
-def clusters(part: Observations, block: timedelta | None) -> NDArray[np.int64]:
-    """Number of the cluster that each row belongs to, shape (n,): its entity, or that within a block of time.
-
-    Rows of one machine are not independent of each other, nor are rows close in time.
-    """
-    names = part.entity.astype(str)
-    if block is not None:
-        since = part.time.astype("datetime64[us]").astype(np.int64) // (block // timedelta(microseconds=1))
-        names = np.char.add(np.char.add(names, "@"), since.astype(str))
-    index: NDArray[np.int64] = np.unique(names, return_inverse=True)[1]
-    return index
-
-
-def cluster_weights(cluster: NDArray[np.int64], resamples: int, seed: int) -> Callable[[int], Array]:
-    """Weights of bootstrap resamples of whole clusters (Field and Welsh, 2007).
-
-    Returns:
-        A function from the number of the resample, ``0 <= number < resamples``, to the
-        multiplicity of each row, shape (n,).
-    """
-    count = int(cluster.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return lambda number: drawn[number][cluster].astype(np.float64)
-
-
-def paired_gain(
-    ours: Callable[[Array], float],
-    theirs: Callable[[Array], float],
-    weights: Callable[[int], Array],
-    rows: int,
-) -> tuple[float, float, float]:
-    """Difference of a statistic on the same rows, with a 95 % percentile interval.
-
-    Resamples in which the statistic is not defined are left out.
-    """
-    gains = np.array(
-        [ours(weight) - theirs(weight) for weight in (weights(number) for number in range(RESAMPLES))]
-    )
-    low, high = np.nanquantile(gains, [0.025, 0.975])
-    ones = np.ones(rows)
-    return ours(ones) - theirs(ones), float(low), float(high)
-
-
-def _evidence(task: Task, holdout: Observations, cluster: NDArray[np.int64], gate: Gate) -> tuple[Check, ...]:
-    counted = [
-        ("rows in the holdout", len(holdout), gate.min_rows),
-        ("independent clusters in the holdout", len(np.unique(cluster)), gate.min_clusters),
+    checks = [
+        *enough,
+        *asked(
+            CheckKind.THRESHOLD,
+            "bounds of metrics",
+            lambda: bound_checks(task, holdout, candidate, gate, plan),
+        ),
     ]
-    positives = task.positives(holdout)
-    if positives is not None:
-        counted.append(("positives in the holdout", positives, gate.min_positives))
-    return tuple(
-        Check(
-            name=name,
-            kind=CheckKind.EVIDENCE,
-            outcome=Outcome.PASS if found >= wanted else Outcome.INSUFFICIENT,
-            figure=found,
-            wanted=f"at least {wanted}",
-            n=len(holdout),
+    checks += asked(
+        CheckKind.BASELINE,
+        "gain over the baselines",
+        lambda: (
+            [baseline_check(task, holdout, candidate, baseline, plan) for baseline in baselines]
+            or [_nothing_beaten(rows)]
+        ),
+    )
+    notes: tuple[str, ...] = ()
+    if champion is not None:
+        checks += asked(
+            CheckKind.CHAMPION,
+            f"gain over champion {champion.name}",
+            lambda: champion_checks(task, holdout, candidate, champion, gate, plan),
         )
-        for name, found, wanted in counted
-    )
-
-
-def _bound(name: str, found: dict[str, float], bound: Bound, holdout: Observations) -> Check:
-    # NaN compares false both ways: no figure is never a pass. A metric that the task does not have
-    # here (no labels came) is a figure that is missing.
-    figure = found.get(name, float("nan"))
-    if bound.minimum is not None:
-        passed, wanted = figure >= bound.minimum, f"at least {bound.minimum:g}"
     else:
-        passed, wanted = figure <= float(bound.maximum or 0.0), f"at most {bound.maximum:g}"
-    missing = bool(np.isnan(figure))
-    return Check(
-        name=name.replace("_", " "),
-        kind=CheckKind.THRESHOLD,
-        outcome=Outcome.PASS if passed else Outcome.INSUFFICIENT if missing else Outcome.FAIL,
-        figure=None if missing else figure,
-        wanted=wanted,
-        n=len(holdout),
+        notes = ("No version serves, so that there is no champion to compare with: baselines stand in.",)
+    rival = champion or _strongest(task, holdout, baselines, plan)
+    if gate.slices and rival is not None:
+        checks += asked(
+            CheckKind.SLICE,
+            "guarded slices",
+            lambda: slice_checks(task, holdout, candidate, rival, gate, plan),
+        )
+    checks += asked(
+        CheckKind.BIAS,
+        "differences between groups",
+        lambda: parity_checks(task, holdout, candidate, gate, plan),
+    )
+    return Verdict(checks=tuple(checks), notes=notes)
+
+
+def _older(case: Case) -> tuple[Check, ...]:
+    older = case.older
+    if older is None or isinstance(older, Check):
+        return () if older is None else (older,)
+    return held(
+        CheckKind.OLDER,
+        "the champion's own holdout",
+        len(older.part),
+        lambda: [
+            older_check(
+                case.task, older.part, older.candidate, older.champion, older.learned, case.gate, case.plan
+            )
+        ],
     )
 
 
-def _check(
-    kind: CheckKind, name: str, gain: tuple[float, float, float], above: float, holdout: Observations
-) -> Check:
-    figure, low, high = gain
+def _nothing_beaten(rows: int) -> Check:
     return Check(
-        name=name,
-        kind=kind,
-        outcome=Outcome.PASS if low > above else Outcome.FAIL,
-        figure=figure,
-        wanted=f"lower bound above {above:g}",
-        n=len(holdout),
-        interval=(low, high),
+        name="gain over the baselines",
+        kind=CheckKind.BASELINE,
+        outcome=Outcome.INSUFFICIENT,
+        figure=None,
+        wanted="at least one baseline to beat",
+        n=rows,
+        detail="the task gave no baseline",
+        remedy="Return one from the task's `baselines`",
     )
+
+
+def _strongest(
+    task: Task, holdout: Observations, baselines: tuple[Answered, ...], plan: Plan
+) -> Answered | None:
+    """The baseline that the others lose to."""
+    best: Answered | None = None
+    for baseline in baselines:
+        if best is None or compare(task, holdout, baseline.answers, best.answers, plan)[0].figure > 0:
+            best = baseline
+    return best

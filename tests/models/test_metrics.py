@@ -61,3 +61,29 @@ def test_weights_undo_sampling_in_the_bins():
     label = np.array([1, 0, 0, 0, 0], dtype=np.int8)
     ((mean, share, mass),) = calibration_bins(label, np.full(5, 0.1), np.array([1.0, 9, 9, 9, 9]), bins=1)
     assert (mean, share, mass) == (pytest.approx(0.1), pytest.approx(1 / 37), pytest.approx(37))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precision_by_cluster_is_that_of_the_rows(ties):
+    random = np.random.default_rng(3)
+    rows, clusters = 400, 7
+    label = (random.uniform(size=rows) < 0.2).astype(np.float64)
+    score = random.normal(size=rows) + label
+    ranked = RankedLabels(label, np.round(score) if ties else score)
+    base, cluster = random.uniform(1, 3, rows), random.integers(0, clusters, rows)
+    drawn = random.multinomial(clusters, np.full(clusters, 1 / clusters), size=20).T.astype(np.float64)
+    by_cluster = ranked.precision_by_cluster(base, cluster, clusters)
+    assert by_cluster is not None
+    rowwise = ranked.average_precision(base[:, None] * drawn[cluster])
+    np.testing.assert_allclose(by_cluster(drawn), rowwise)
+    single = [ranked.average_precision(base * drawn[cluster, number]) for number in range(20)]
+    np.testing.assert_allclose(rowwise, single)
+
+
+def test_many_small_clusters_are_not_worth_a_product_of_matrices():
+    label = np.array([0.0, 1.0] * 500)
+    ranked = RankedLabels(label, np.arange(1000.0))
+    assert ranked.precision_by_cluster(np.ones(1000), np.arange(1000), 1000) is None
+    nothing = RankedLabels(np.zeros(4), np.arange(4.0))
+    assert nothing.precision_by_cluster(np.ones(4), np.arange(4), 4) is None
+    assert np.isnan(nothing.average_precision(np.ones(4)))
