@@ -5,8 +5,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import io
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from feature_repo.datasets import ColumnType, Frozen
 from models.manifest import FieldType, InputField
@@ -42,32 +45,92 @@ class SnapshotManifest(Frozen):
     spec: ModelSpec
     seed: int
     tables: dict[str, int]
+    table_versions: dict[str, int] = Field(
+        default_factory=dict, description="Version of each lake table that was read, by its path."
+    )
+    feature_views: dict[str, str] = Field(
+        default_factory=dict, description="View of each feature, by its name."
+    )
     entity: str
     inputs: tuple[InputField, ...]
 
 
 def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
-    """Build the training set of a model over the window of the features.
+    """Build the training set of a model over the window of the features, and keep it.
 
     Raises:
         SnapshotError: a part has no rows or one class only.
     """
-    import polars as pl
-
     from models.catalogue import find
-    from pipelines.adapters.feature_store import FeatureStore, views
-    from pipelines.snapshot import steps
+    from pipelines.adapters.feature_store import views
     from pipelines.sources.profile import load_profile
 
     profile = load_profile(features.source)
     spec = profile.spec_of(find(model))
-    lake, features_of = Lake.of(settings), FeatureStore(profile, settings)
-    window, seed, horizon = features.window, settings.random_seed, spec.target.horizon
-    own = views(profile, spec.grid)
-    versions = {view.name: features.views[view.name].version for view in own}
+    lake = Lake.of(settings)
+    # Versions first, then reading at them: what was read is what is recorded, whoever writes meanwhile.
+    read = {
+        **{
+            features.views[view.name].table: features.views[view.name].version
+            for view in views(profile, spec.grid)
+        },
+        **{table: lake.version(table) for table in _clean_tables(profile, spec).values()},
+    }
+    rows, manifest = build(spec, features.source, features.window, read, settings.random_seed, settings)
+    return store(rows, manifest, lake)
 
-    entity, tables = features_of.entity_of(spec.grid), _tables(lake, profile, spec)
-    observations = _observations(lake, spec, features.views[own[0].name], entity, window)
+
+def rebuild(manifest: SnapshotManifest, settings: Settings) -> pl.DataFrame:
+    """The rows of a training set again, from the versions of the tables that its manifest names.
+
+    Raises:
+        LakeError: a table or that version of it is gone.
+        SnapshotError: the manifest names no versions, or the rows cannot be built.
+    """
+    if not manifest.table_versions:
+        raise SnapshotError(
+            f"the snapshot of {manifest.model} over {manifest.window} does not say which tables it read; it was made "
+            "before that was recorded, and can be read but not built again"
+        )
+    rows, _ = build(
+        manifest.spec, manifest.source, manifest.window, manifest.table_versions, manifest.seed, settings
+    )
+    return rows
+
+
+def build(
+    spec: ModelSpec,
+    source: str,
+    window: Window,
+    table_versions: Mapping[str, int],
+    seed: int,
+    settings: Settings,
+) -> tuple[pl.DataFrame, SnapshotManifest]:
+    """A training set and where it came from, out of the named versions of the lake's tables.
+
+    Raises:
+        LakeError: a table or that version of it is not there.
+        SnapshotError: a table has no version named.
+    """
+    import polars as pl
+
+    from pipelines.adapters.feature_store import FeatureStore, views
+    from pipelines.snapshot import steps
+    from pipelines.sources.profile import load_profile
+
+    profile = load_profile(source)
+    lake, features_of = Lake.of(settings), FeatureStore(profile, settings)
+    horizon, own = spec.target.horizon, views(profile, spec.grid)
+    stored = {view.name: profile.table(Layer.FEATURES, view.name) for view in own}
+    clean = _clean_tables(profile, spec)
+    if missing := sorted({*stored.values(), *clean.values()} - set(table_versions)):
+        raise SnapshotError(f"{spec.name}: no version is named of {missing}, which its training set reads")
+    versions = {name: table_versions[path] for name, path in stored.items()}
+    pinned = {name: TableRef(table=path, version=table_versions[path]) for name, path in clean.items()}
+    first = TableRef(table=stored[own[0].name], version=versions[own[0].name])
+
+    entity, tables = features_of.entity_of(spec.grid), _tables(lake, profile, pinned)
+    observations = _observations(lake, spec, first, entity, window)
     labelled = spec.target.attach(observations, entity, tables, window.end)
     cuts = steps.cut_times(labelled, spec.split)
     parted = steps.assign_parts(labelled, entity, spec.split, cuts, horizon, seed)
@@ -85,17 +148,18 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
     if spec.entity_input:
         snapshot = snapshot.with_columns(pl.col(entity).alias(spec.entity_input))
     manifest = SnapshotManifest(
-        model=model,
-        source=features.source,
+        model=spec.name,
+        source=source,
         window=window,
         spec=spec,
         seed=seed,
         entity=entity,
-        tables=versions
-        | {name: lake.version(profile.table(Layer.CLEAN, name)) for name in spec.target.datasets},
+        tables=versions | {name: table.version for name, table in pinned.items()},
+        table_versions={path: table_versions[path] for path in (*stored.values(), *clean.values())},
+        feature_views={field.name: field.view for field in fields},
         inputs=(*(_input(field, snapshot) for field in fields), *_asked(spec, profile, snapshot)),
     )
-    return store(snapshot, manifest, lake)
+    return snapshot, manifest
 
 
 def store(snapshot: pl.DataFrame, manifest: SnapshotManifest, lake: Lake) -> SnapshotRef:
@@ -108,16 +172,21 @@ def store(snapshot: pl.DataFrame, manifest: SnapshotManifest, lake: Lake) -> Sna
     from pipelines.sources.profile import load_profile
 
     rows, positives = steps.counts(snapshot)
-    content = _parquet(snapshot)
+    content = parquet(snapshot)
     sha256 = hashlib.sha256(content).hexdigest()
-    # A source may be named by the path of its profile; its name is what tables are kept under.
-    folder = f"snapshots/{load_profile(manifest.source).name}/{manifest.model}/{sha256}"
+    path = rows_path(load_profile(manifest.source), manifest.model, sha256)
     # The manifest first: a snapshot that can be found can be read.
-    lake.write_object(f"{folder}/{_MANIFEST}", manifest.model_dump_json(indent=2).encode())
-    url = lake.write_object(f"{folder}/{_ROWS}", content)
+    lake.write_object(path.removesuffix(_ROWS) + _MANIFEST, manifest.model_dump_json(indent=2).encode())
+    url = lake.write_object(path, content)
     return SnapshotRef(
         model=manifest.model, source=manifest.source, sha256=sha256, url=url, rows=rows, positives=positives
     )
+
+
+def rows_path(source: SourceProfile, model: str, sha256: str) -> str:
+    """Path in the lake of a training set's rows."""
+    # A source may be named by the path of its profile; its name is what tables are kept under.
+    return f"snapshots/{source.name}/{model}/{sha256}/{_ROWS}"
 
 
 def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotManifest]:
@@ -138,12 +207,16 @@ def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotMa
     return pl.read_parquet(io.BytesIO(content)), SnapshotManifest.model_validate_json(manifest)
 
 
-def _tables(lake: Lake, profile: SourceProfile, spec: ModelSpec) -> Tables:
+def _clean_tables(profile: SourceProfile, spec: ModelSpec) -> dict[str, str]:
+    """Paths of the clean tables that the target reads, by data set."""
+    return {name: profile.table(Layer.CLEAN, name) for name in spec.target.datasets}
+
+
+def _tables(lake: Lake, profile: SourceProfile, pinned: Mapping[str, TableRef]) -> Tables:
     from models.targets import Table
 
     return {
-        name: Table(profile.dataset(name), lake.scan(profile.table(Layer.CLEAN, name)))
-        for name in spec.target.datasets
+        name: Table(profile.dataset(name), lake.scan(ref.table, ref.version)) for name, ref in pinned.items()
     }
 
 
@@ -261,7 +334,8 @@ def _seen_in_training(column: pl.Series, part: pl.Series) -> tuple[str, ...]:
     return tuple(column.filter(part == "train").drop_nulls().unique().sort().to_list())
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
+def parquet(frame: pl.DataFrame) -> bytes:
+    """The bytes that a training set is stored as, and named by the hash of."""
     buffer = io.BytesIO()
     # One row group order and one chunk: the bytes hang on the rows alone, not on how they were made.
     frame.rechunk().write_parquet(buffer, compression="zstd", statistics=False)

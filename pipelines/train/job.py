@@ -11,11 +11,14 @@ from pipelines.errors import TrainingError
 from pipelines.references import CandidateRef, SnapshotRef, StudyRef
 
 if TYPE_CHECKING:
-    from models.base import Builder, Observations
+    from models.base import Answers, Builder, Observations
     from pipelines.adapters.registry import Registry
     from pipelines.settings import Settings
     from pipelines.snapshot.job import SnapshotManifest
     from pipelines.train.steps import Trained
+
+#: Artifact of the run: rows of the holdout with the answers of the model as it was trained.
+NATIVE_SAMPLE = "servability/native_holdout.json"
 
 _RUN_TAG = "headrace.run_id"
 # Share of rows whose decision may differ from the native model's, by roundings at a threshold.
@@ -33,6 +36,8 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     from models.base import builder_of
     from pipelines.adapters import tracking
     from pipelines.adapters.registry import Registry
+    from pipelines.adapters.signing import Signer
+    from pipelines.lineage import record as lineage
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
     from pipelines.sources.profile import load_profile, registered_name
@@ -42,6 +47,7 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     rows, manifest = load(snapshot, settings)
     name = registered_name(manifest.spec, load_profile(snapshot.source), settings.source)
     if (version := _registered(registry, name, study.run_id)) is not None:
+        lineage.keep_from_run(settings, version, study.run_id)
         return CandidateRef(
             model=snapshot.model,
             registered_name=name,
@@ -67,7 +73,10 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
         export = Path(folder) / "export"
         digest = _export(export, trained, parts["valid"], manifest, snapshot, study)
+        Signer.of(settings).sign(export, digest)
         mlflow.log_metrics(_same_as_native(export, trained, parts["holdout"]))
+        training = lineage.of_training(name, manifest, snapshot, study)
+        mlflow.log_dict(training.model_dump(mode="json"), lineage.ARTIFACT)
         _log_run(builder, trained, parts["valid"], manifest, snapshot, study, settings)
         source = _log_model(export, manifest, name, study.run_id)
     registry.ensure_registered_model(name, manifest.spec.question)
@@ -83,6 +92,7 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
             "headrace.code_version": tracking.code_version(),
         },
     ).version
+    lineage.keep_from_run(settings, version, study.run_id)
     return CandidateRef(
         model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot
     )
@@ -103,11 +113,11 @@ def _export(
 ) -> str:
     """Write the serving export and read it back as the server will. Returns the manifest's digest."""
     from pipelines.adapters import exports, tracking
+    from pipelines.lineage.code import code
     from pipelines.train import steps
 
     answers, fitted = trained.valid_answers, trained.fitted
-    numbers = [name for name, values in answers.items() if values.dtype.kind == "f"]
-    rows = steps.sample_rows(answers, numbers[0])
+    rows = steps.sample_rows(answers, _numbers(answers)[0])
     return exports.write_export(
         folder,
         fitted.save,
@@ -127,6 +137,7 @@ def _export(
             "study": study.study,
             "seed": str(manifest.seed),
             "code_version": tracking.code_version(),
+            "source_sha256": code().source_sha256,
         },
     )
 
@@ -134,9 +145,13 @@ def _export(
 def _same_as_native(export: Path, trained: Trained, holdout: Observations) -> dict[str, float]:
     """How far the export's answers are from the native model's on the holdout's inputs.
 
+    Some of the native answers stay with the run, for the gate to hear the same from the server.
+
     Raises:
         TrainingError: further than the tolerance that the export states.
     """
+    import mlflow
+
     from pipelines.adapters import exports
     from pipelines.train import steps
 
@@ -151,7 +166,18 @@ def _same_as_native(export: Path, trained: Trained, holdout: Observations) -> di
                 f"the serving export answers {field.name} otherwise than the model that was trained: "
                 f"{differences[field.name]:g} on the holdout, {bound:g} is allowed"
             )
+    rows = steps.sample_rows(native, _numbers(native)[0])
+    kept = exports.make_sample(
+        manifest.inputs,
+        {name: values[rows] for name, values in holdout.columns.items()},
+        {name: values[rows] for name, values in native.items()},
+    )
+    mlflow.log_dict(kept.model_dump(mode="json"), NATIVE_SAMPLE)
     return {f"export_difference_{name}": value for name, value in differences.items()}
+
+
+def _numbers(answers: Answers) -> list[str]:
+    return [name for name, values in answers.items() if values.dtype.kind == "f"]
 
 
 def _log_run(
