@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,72 @@ class Settings(BaseSettings):
     )
     serving_poll_seconds: float = Field(1.0, gt=0, le=60, description="Time between looks at the aliases.")
     serving_max_body_bytes: int = Field(16 * 2**20, gt=0)
+    serving_max_held_bytes: int = Field(
+        256 * 2**20, gt=0, description="Of all bodies above 64 KiB that are being read or answered."
+    )
     serving_max_rows: int = Field(10_000, gt=0, description="Largest batch in one request.")
+    serving_client_seconds: float = Field(
+        20.0,
+        gt=0,
+        le=3600,
+        description="A client's time for its headers, for its body, and to take its answer.",
+    )
+    serving_max_connections: int = Field(
+        2_000, gt=0, description="Beyond it, requests are answered with 503."
+    )
+    serving_admin_token: SecretStr | None = Field(
+        None, description="For load and unload. Default: callers from the server's own machine may."
+    )
+
+    signing_key: Path | None = Field(
+        None, description="Private key (PEM) that signs versions. Default: one is made in this home."
+    )
+    trusted_keys: str = Field(
+        "",
+        description="Public keys (PEM files, by comma) whose signatures promotion and the server accept. "
+        "Default: that of this home's own key.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="What MLflow's webhooks are signed with. Default: one is made in this home."
+    )
+    approval_models: str = Field(
+        "",
+        description="Models, by comma, that a person must approve in Airflow before promotion, besides those whose "
+        "spec asks for it; '*' is all.",
+    )
+
+    serving_replica: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$|^$",
+        description="Name of this replica of the server. Default: the host's name.",
+    )
+    serving_grpc_port: int = Field(8001, ge=0, le=65535, description="0: no gRPC.")
+
+    prediction_log: bool = Field(
+        True, description="Whether the server logs its answers, for trace and monitor."
+    )
+    prediction_log_folder: Path | None = Field(
+        None, description="Spool of the log, on a local disk. Default: $HEADRACE_HOME/prediction_spool."
+    )
+    prediction_log_flush_seconds: float = Field(
+        0.05, ge=0.001, le=60, description="What a kill -9 of the server may lose of the log, at most."
+    )
+    prediction_log_fsync_seconds: float = Field(
+        1.0, ge=0, le=3600, description="What a power failure may lose of the log, at most."
+    )
+    prediction_log_queue_bytes: int = Field(
+        64 * 2**20,
+        ge=2**20,
+        description="Of answers that wait for the disk; those that find it full are not logged.",
+    )
+    prediction_log_spool_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Of answers on the disk that wait to be shipped, by replica; beyond it the oldest are removed.",
+    )
+    prediction_log_segment_seconds: float = Field(
+        300.0, gt=0, le=3600, description="Time after which a file of the log may be shipped to the lake."
+    )
 
     random_seed: int = Field(
         20260101, ge=0, description="Seed of splits, tuning and training; recorded with each run."
@@ -94,6 +160,19 @@ class Settings(BaseSettings):
     @classmethod
     def _home_is_absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @field_validator("signing_key", "prediction_log_folder")
+    @classmethod
+    def _paths_are_absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().resolve()
+
+    @field_validator("trusted_keys")
+    @classmethod
+    def _trusted_keys_are_absolute(cls, names: str) -> str:
+        """The local processes have another working directory than the shell that names the files."""
+        return ",".join(
+            str(Path(name.strip()).expanduser().resolve()) for name in names.split(",") if name.strip()
+        )
 
     @model_validator(mode="after")
     def _s3_keys_go_together(self) -> Settings:
@@ -118,6 +197,13 @@ class Settings(BaseSettings):
         return (self.serving_url or f"http://{_reachable(self.bind_host)}:{self.serving_port}").rstrip("/")
 
     @cached_property
+    def serving_grpc(self) -> str:
+        """Host and port as gRPC clients take them; empty where there is none."""
+        host = urlsplit(self.serving).hostname or ""
+        address = f"[{host}]" if ":" in host else host
+        return f"{address}:{self.serving_grpc_port}" if self.serving_grpc_port else ""
+
+    @cached_property
     def airflow_database(self) -> str:
         return self.airflow_database_url or f"sqlite:///{self.home / 'airflow' / 'airflow.db'}"
 
@@ -140,6 +226,14 @@ class Settings(BaseSettings):
     @cached_property
     def tuning(self) -> str:
         return self.tuning_url or str(self.home / "tuning" / "journal.log")
+
+    @cached_property
+    def prediction_spool(self) -> Path:
+        return self.prediction_log_folder or self.home / "prediction_spool"
+
+    @cached_property
+    def replica(self) -> str:
+        return self.serving_replica or socket.gethostname()
 
     @cached_property
     def s3_storage_options(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 ``settings``: state below ``tmp_path``, nothing from the machine's environment.
 ``free_port``: a port of this machine that nobody listens on.
 ``mlflow_server``: one MLflow server for the whole test run; use names of your own in it.
+``signing_key`` and ``trusted_keys``: the key that signs the exports of these tests, and its public half.
 ``start_mlflow``: starts another, for tests that stop theirs or touch its files.
 ``make_export``: writes the serving export of a small LightGBM model.
 ``register_export``: logs and registers one in MLflow, as train does.
@@ -51,9 +52,27 @@ def free_port() -> int:
     return _free_port()
 
 
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The private key that signs the exports of ``make_export``."""
+    from pipelines.adapters.signing import PRIVATE_KEY, Signer
+
+    home = tmp_path_factory.mktemp("keys")
+    Signer.of(load_settings({}, home=home))
+    return home / "secrets" / PRIVATE_KEY
+
+
+@pytest.fixture(scope="session")
+def trusted_keys(signing_key: Path) -> str:
+    """For ``load_settings(…, trusted_keys=trusted_keys)``: its public half."""
+    from pipelines.adapters.signing import PUBLIC_KEY
+
+    return str(signing_key.with_name(PUBLIC_KEY))
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings({}, home=tmp_path / "home")
+def settings(tmp_path: Path, signing_key: Path, trusted_keys: str) -> Settings:
+    return load_settings({}, home=tmp_path / "home", signing_key=signing_key, trusted_keys=trusted_keys)
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,7 @@ def mlflow_server(start_mlflow: Callable[[], MLflowServer]) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_export(tmp_path_factory: pytest.TempPathFactory, signing_key: Path) -> Callable[..., Path]:
     """``make_export(folder, seed=0, slope=1.0)`` writes an export of a small real model and returns its folder.
 
     Inputs: ``cpu`` (0 to 100, required), ``latency`` (optional), ``cores`` (long) and ``zone``
@@ -130,6 +149,7 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     from models.heads import ProbabilityHead
     from models.manifest import Estimator, FieldType, InputField, ServingParts
     from pipelines.adapters.exports import make_sample, write_export
+    from pipelines.adapters.signing import Signer
 
     inputs = (
         InputField(name="cpu", type=FieldType.DOUBLE, unit="percent", minimum=0, maximum=100),
@@ -138,6 +158,7 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         InputField(name="zone", type=FieldType.STRING, required=False, categories=("a", "b")),
     )
     made: dict[int, Path] = {}
+    signer = Signer(signing_key)
 
     def train(seed: int) -> Path:
         """Trains once per seed and keeps the export with slope 1."""
@@ -187,7 +208,7 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         )
         probability = 1 / (1 + np.exp(-(slope * score + 0.1)))
         sample = make_sample(inputs, columns, {"probability": probability, "alarm": probability >= 0.5})
-        write_export(
+        digest = write_export(
             folder,
             save,
             model="tiny",
@@ -195,6 +216,7 @@ def make_export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             sample=sample,
             lineage=lineage or {"seed": str(seed)},
         )
+        signer.sign(folder, digest)
         return folder
 
     return make

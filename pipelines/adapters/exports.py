@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from models.manifest import (
     MANIFEST_FILE,
     SAMPLE_FILE,
+    SIGNATURE_FILE,
     FieldType,
     InputField,
     Manifest,
@@ -31,6 +32,9 @@ from models.manifest import (
 from models.manifest import MANIFEST_TAG as MANIFEST_TAG  # re-exported: the tag goes with the check
 from pipelines.adapters.runtimes import Predictor, open_runtime, to_column
 from pipelines.errors import ArtifactError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from pipelines.adapters.signing import Trust
 
 _CHUNK_BYTES = 2**20
 
@@ -100,18 +104,24 @@ class Export:
         check_sample(self.predictor, self.sample, where=self.predictor.manifest.model)
 
 
-def open_export(folder: Path, expected_manifest_sha256: str | None = None) -> Export:
-    """Verify an export and load it: each byte, then its own sample.
+def open_export(
+    folder: Path, expected_manifest_sha256: str | None = None, trust: Trust | None = None
+) -> Export:
+    """Verify an export and load it: who signed it, each byte, then its own sample.
 
     Args:
         expected_manifest_sha256: What the registry says the manifest is. Give it wherever the
             folder came over a wire or from a cache.
+        trust: Whose signature is wanted. None only where nobody shall rely on the export yet: train,
+            which is about to sign it, and MLflow's own loader.
 
     Raises:
-        ArtifactError: a file is missing, extra or changed, or the sample is not reproduced. The
-            text says which.
+        ArtifactError: a file is missing, extra or changed, the signature is missing or wrong, or the
+            sample is not reproduced. The text says which.
     """
     manifest = _read_manifest(folder, expected_manifest_sha256)
+    if trust is not None:
+        trust.verify(folder, manifest_sha256(folder))
     _verify_files(folder, manifest)
     predictor = open_runtime(manifest, folder)
     sample = _read_sample(folder)
@@ -119,9 +129,11 @@ def open_export(folder: Path, expected_manifest_sha256: str | None = None) -> Ex
     return Export(predictor, sample)
 
 
-def load_export(folder: Path, expected_manifest_sha256: str | None = None) -> Predictor:
+def load_export(
+    folder: Path, expected_manifest_sha256: str | None = None, trust: Trust | None = None
+) -> Predictor:
     """The predictor of :func:`open_export`, for those who need no further checks."""
-    return open_export(folder, expected_manifest_sha256).predictor
+    return open_export(folder, expected_manifest_sha256, trust).predictor
 
 
 def manifest_sha256(folder: Path) -> str:
@@ -241,7 +253,7 @@ def _read_sample(folder: Path) -> Sample:
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:
-    found = {path.name for path in folder.iterdir()} - {MANIFEST_FILE}
+    found = {path.name for path in folder.iterdir()} - {MANIFEST_FILE, SIGNATURE_FILE}
     if missing := sorted(set(manifest.files) - found):
         raise ArtifactError(f"{folder} lacks {missing}, which its manifest names")
     if extra := sorted(found - set(manifest.files)):

@@ -6,7 +6,8 @@ fetched through the tracking server (``mlflow-artifacts:``), so no key of the ob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -27,6 +28,7 @@ _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _PROXIED = "mlflow-artifacts"
 _PAGE_SIZE = 1000
+_WEBHOOKS = 100  # MLflow refuses to list more at once
 _CHUNK_BYTES = 2**20
 
 
@@ -200,6 +202,12 @@ class Registry:
         body = {"name": name, "version": version, "key": key, "value": value}
         self._call("POST", f"{_API}/model-versions/set-tag", body)
 
+    def delete_version_tag(self, name: str, version: str, key: str) -> None:
+        """Remove a tag of a version; no error where there is none."""
+        self._find(
+            "DELETE", f"{_API}/model-versions/delete-tag", {"name": name, "version": version, "key": key}
+        )
+
     def set_version_description(self, name: str, version: str, description: str) -> None:
         """Markdown that the MLflow page of the version shows."""
         body = {"name": name, "version": version, "description": description}
@@ -228,6 +236,35 @@ class Registry:
         """Remove an alias; no error where it is not set."""
         self._call("DELETE", f"{_API}/registered-models/alias", {"name": name, "alias": alias})
 
+    # Webhooks
+
+    def ensure_webhook(self, name: str, url: str, entity: str, actions: Iterable[str], secret: str) -> bool:
+        """Let MLflow tell an address of events; replaces a webhook of that name for another address.
+
+        Args:
+            entity: What the events are of, as ``MODEL_VERSION_ALIAS``.
+            actions: As ``CREATED``.
+
+        Returns:
+            Whether one was made; one of the same address and secret is left.
+        """
+        # MLflow does not hand secrets out; a digest tells whether it has this one.
+        mark = f"secret {hashlib.sha256(secret.encode()).hexdigest()[:12]}"
+        pages = self._pages("GET", f"{_API}/webhooks", {"max_results": _WEBHOOKS})
+        for found in [item for page in pages for item in page.get("webhooks", ()) if item["name"] == name]:
+            if (found["url"], found.get("description")) == (url, mark):
+                return False
+            self._call("DELETE", f"{_API}/webhooks/{quote(found['webhook_id'])}", {})
+        body = {
+            "name": name,
+            "url": url,
+            "description": mark,
+            "events": [{"entity": entity, "action": action} for action in actions],
+            "secret": secret,
+        }
+        self._call("POST", f"{_API}/webhooks", body)
+        return True
+
     # Artifacts
 
     def download(self, version: ModelVersion, folder: Path) -> None:
@@ -238,6 +275,29 @@ class Registry:
         Raises:
             RegistryError: the artifacts are not proxied by the server, or a path leads out of the folder.
         """
+        root = self._root(version)
+        files = list(self._list(root, PurePosixPath()))
+        if not files:
+            raise RegistryError(f"version {version.version} of {version.name} has no files at {root}")
+        for path in files:
+            self._fetch(f"{root}/{path}", folder / path)
+
+    def upload(self, version: ModelVersion, path: str, content: bytes) -> None:
+        """Store one more file beside those of a version, or another in its place.
+
+        Args:
+            path: Below the version's folder, as :meth:`download` has it.
+        """
+        address = f"{_ARTIFACTS}/{quote(f'{self._root(version)}/{path}')}"
+        try:
+            answer = self._http.put(address, content=content)
+        except httpx.HTTPError as error:
+            raise RegistryUnreachableError(f"{self.url}{address}", _reason(error)) from error
+        if answer.status_code != httpx.codes.OK:
+            raise _refused(answer)
+
+    def _root(self, version: ModelVersion) -> str:
+        """Path of a version's files in the proxied artifact store."""
         query = {"name": version.name, "version": version.version}
         uri = str(self._call("GET", f"{_API}/model-versions/get-download-uri", query)["artifact_uri"])
         parts = urlsplit(uri)
@@ -246,12 +306,7 @@ class Registry:
                 f"version {version.version} of {version.name} lies at {uri}, which MLflow does not hand out. "
                 "Start the MLflow server with --serve-artifacts (its default) and train again"
             )
-        root = parts.path.strip("/")
-        files = list(self._list(root, PurePosixPath()))
-        if not files:
-            raise RegistryError(f"version {version.version} of {version.name} has no files at {uri}")
-        for path in files:
-            self._fetch(f"{root}/{path}", folder / path)
+        return parts.path.strip("/")
 
     def _list(self, root: str, below: PurePosixPath) -> Iterator[PurePosixPath]:
         """Paths of all files below a folder of the artifact store, relative to ``root``."""

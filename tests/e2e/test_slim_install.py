@@ -47,7 +47,7 @@ def test_the_slim_environment_has_neither_training_nor_orchestration(slim_python
 
 
 def test_the_slim_server_serves_what_the_registry_says(
-    slim_python, mlflow_server, make_export, tmp_path, free_port
+    slim_python, mlflow_server, make_export, trusted_keys, tmp_path, free_port
 ):
     import mlflow
     from mlflow.models import ModelSignature
@@ -78,8 +78,10 @@ def test_the_slim_server_serves_what_the_registry_says(
     environment = {
         "PATH": os.environ["PATH"],
         "HEADRACE_HOME": str(tmp_path / "home"),
+        "HEADRACE_TRUSTED_KEYS": trusted_keys,
         "HEADRACE_TRACKING_URL": mlflow_server,
         "HEADRACE_SERVING_PORT": str(free_port),
+        "HEADRACE_SERVING_GRPC_PORT": "0",
         "HEADRACE_SERVING_MODELS": "slim",
     }
     server = subprocess.Popen([slim_python, "-m", "serving"], env=environment, cwd=tmp_path)

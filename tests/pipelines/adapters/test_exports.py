@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.manifest import MANIFEST_FILE, SAMPLE_FILE, Manifest, ServingParts
+from models.manifest import MANIFEST_FILE, SAMPLE_FILE, SIGNATURE_FILE, Manifest, ServingParts
 from pipelines.adapters.exports import find_export, load_export, manifest_sha256, open_export, write_export
 from pipelines.errors import ArtifactError
 
@@ -43,7 +43,12 @@ def test_a_sound_export_loads_and_can_be_checked_again(export: Path) -> None:
     opened = open_export(export, manifest_sha256(export))
     opened.check()
     assert opened.predictor.manifest.model == "tiny"
-    assert {path.name for path in export.iterdir()} == {MANIFEST_FILE, SAMPLE_FILE, "model.txt"}
+    assert {path.name for path in export.iterdir()} == {
+        MANIFEST_FILE,
+        SIGNATURE_FILE,
+        SAMPLE_FILE,
+        "model.txt",
+    }
 
 
 def test_the_same_export_has_the_same_digest(make_export: Callable[..., Path], tmp_path: Path) -> None:
