@@ -7,9 +7,12 @@ from typing import Any
 from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from dags.approval import PromotionApproval, answer_of
 from dags.defaults import DAY, schedule, task_defaults, window_form, window_params
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
+from pipelines.promote.approval import needed
+from pipelines.promote.records import Override
 from pipelines.references import Window
 from pipelines.settings import load_settings
 from pipelines.sources.profile import load_profile
@@ -27,14 +30,18 @@ Each task can be cleared and run again: it neither loses nor doubles anything.
 | validate | the last lines of its log name the expectation, the counts and a few rows; mend the source |
 | snapshot | too few outcomes in the window: widen it |
 | evaluate | its log; a stored model that does not reproduce its own sample is refused |
-| promote *skipped* | the gate was not passed; the reasons are in its log and on the version in MLflow |
+| approve | nothing: it waits for a person, {within} at most; no answer is a refusal, and nothing is promoted |
+| promote *skipped* | the gate was not passed, or a person refused; the reasons are in its log and on the version in MLflow |
 
 Parameters: `window_start` and `window_end` (ISO dates, UTC, whole days; empty: the {days} days before the run),
-`source` (a profile; empty: the configured one), `trials` (empty: {trials}).
+`source` (a profile; empty: the configured one), `trials` (empty: {trials}). `override_by` and `override_reason`
+promote this run's candidate on your word, whatever its gate says: both go to the ledger and on the version.
 """
 
 
 def train_dag(spec: ModelSpec) -> DAG:
+    a_person_decides = needed(spec, load_settings())
+
     @dag(
         dag_id=f"train_{spec.name}",
         description=spec.question,
@@ -50,9 +57,18 @@ def train_dag(spec: ModelSpec) -> DAG:
             "trials": Param(
                 None, type=["null", "integer"], minimum=1, maximum=1000, description="Tuning trials."
             ),
+            "override_by": Param(
+                None, type=["null", "string"], description="Your name, to promote without a passed gate."
+            ),
+            "override_reason": Param(
+                None, type=["null", "string"], description="Why; it goes to the ledger with your name."
+            ),
         },
         doc_md=MANUAL.format(
-            question=spec.question, days=spec.training_window.days, trials=spec.tuning.trials
+            question=spec.question,
+            days=spec.training_window.days,
+            trials=spec.tuning.trials,
+            within=f"{spec.approval.within.total_seconds() / 3600:g} hours",
         ),
         tags=["train", spec.name],
     )
@@ -61,6 +77,7 @@ def train_dag(spec: ModelSpec) -> DAG:
         def plan() -> list[dict[str, str]]:
             """One request per data set; the window is the same in each."""
             context = get_current_context()
+            _override()  # half of one is refused now, not after hours
             window = window_params(context["params"], context["dag_run"].run_after, spec.training_window, DAY)
             return [window | {"dataset": name} for name in load_profile(_source()).spec_of(spec).datasets]
 
@@ -122,8 +139,15 @@ def train_dag(spec: ModelSpec) -> DAG:
             from pipelines.promote import job
             from pipelines.references import VerdictRef
 
-            actor = f"airflow: {get_current_context()['run_id']}"
-            promotion = job.run(VerdictRef.from_xcom(verdict), actor, load_settings())
+            context = get_current_context()
+            answered = context["ti"].xcom_pull(task_ids="approve") if a_person_decides else None
+            promotion = job.run(
+                VerdictRef.from_xcom(verdict),
+                f"airflow: {context['run_id']}",
+                load_settings(),
+                approval=answer_of(answered) if answered else None,
+                override=_override(),
+            )
             if promotion.production != verdict["candidate"]["version"]:
                 raise AirflowSkipException(f"not promoted: {promotion.reason}")
             return promotion.to_xcom()
@@ -132,13 +156,27 @@ def train_dag(spec: ModelSpec) -> DAG:
         built = features(requests)
         validate.expand(ingested=ingest.expand(request=requests)) >> built
         training_set = snapshot(built)
-        promote(evaluate(train(training_set, tune(training_set))))
+        verdict = evaluate(train(training_set, tune(training_set)))
+        promoted = promote(verdict)
+        if a_person_decides:
+            approve = PromotionApproval(
+                task_id="approve",
+                verdict_from="evaluate",
+                response_timeout=spec.approval.within,
+                execution_timeout=None,  # it bounds the work, and the wait has a bound of its own
+            )
+            verdict >> approve >> promoted
 
     return chain()
 
 
 def _window(request: dict[str, str]) -> Window:
     return Window.parse(request["start"], request["end"])
+
+
+def _override() -> Override | None:
+    params = get_current_context()["params"]
+    return Override.of(params["override_by"], params["override_reason"])
 
 
 def _source() -> str:

@@ -85,7 +85,8 @@ def run_chain(
     report("train", "done", f"{candidate.registered_name} version {candidate.version}")
     report("evaluate", "running", "")
     verdict = evaluate.run(candidate, settings)
-    report("evaluate", "done", f"{verdict.outcome.value}\n  " + "\n  ".join(verdict.reasons))
+    told = [*verdict.reasons, *([f"the report: {verdict.report_url}"] if verdict.report_url else [])]
+    report("evaluate", "done", f"{verdict.outcome.value}\n  " + "\n  ".join(told))
     report("promote", "running", "")
     promotion = promote.run(verdict, actor, settings)
     report("promote", "done", f"production: version {promotion.production}; {promotion.reason}")

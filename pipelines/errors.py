@@ -51,6 +51,10 @@ class PromotionError(HeadraceError):
     """A pointer may not be moved."""
 
 
+class PointerBusyError(HeadraceError):
+    """Somebody else moves the same pointer at this moment: try again shortly."""
+
+
 class RegistryError(HeadraceError):
     """The tracking server or registry refused, or did not answer."""
 
@@ -67,5 +71,13 @@ class InvalidRequestError(HeadraceError):
         self.field = field
 
 
+class PredictionError(HeadraceError):
+    """A logged prediction cannot be found."""
+
+
 class ProcessError(HeadraceError):
     """A supervised process did not start, stop or answer."""
+
+
+class LineageError(HeadraceError):
+    """Where a version came from is not known, or it cannot be made again from it."""

@@ -186,3 +186,4 @@ class PromotionRef(Reference):
     previous: str | None
     moved: bool
     reason: str
+    proof: str | None = None  # how it was seen that the version answers, where that was looked at

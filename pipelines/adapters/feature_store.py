@@ -47,24 +47,24 @@ def all_views(profile: SourceProfile) -> tuple[ViewDefinition, ...]:
         FeatureError: two of its columns would make features of one name, or a grid names what is not there.
     """
     try:
-        return feature_views(profile.datasets, profile.features)
+        return feature_views(profile.datasets, profile.features, profile.grid_name(None))
     except ValueError as error:
         raise FeatureError(f"profile {profile.name}: {error}") from error
 
 
 def views(profile: SourceProfile, grid: str | None = None) -> tuple[ViewDefinition, ...]:
-    """The feature views that a model on one grid takes, inventory included; by default on the first grid.
+    """The feature views that a model on one grid takes, inventory included; by default on the default grid.
 
     Raises:
         FeatureError: as :func:`all_views`.
         SourceError: the source has no such grid.
     """
     profile.grid(grid)
-    return grid_views(all_views(profile), grid or profile.default_grid)
+    return grid_views(all_views(profile), profile.grid_name(grid))
 
 
 def fields(profile: SourceProfile, grid: str | None = None) -> tuple[FeatureField, ...]:
-    """The features of a grid's entities, in the order in which models take them; by default of the first grid."""
+    """The features of a grid's entities, in the order in which models take them; by default of the default grid."""
     return entity_fields(views(profile, grid))
 
 
@@ -93,7 +93,7 @@ class FeatureStore:
         """
         if grids is None:
             return self.views
-        names = [grid or self._profile.default_grid for grid in grids]
+        names = [self._profile.grid_name(grid) for grid in grids]
         for name in names:
             self._profile.grid(name)
         wanted = {view.name for name in names for view in grid_views(self.views, name)}
@@ -105,7 +105,7 @@ class FeatureStore:
 
     @property
     def entity(self) -> str:
-        """As :meth:`entity_of` the first grid."""
+        """As :meth:`entity_of` the default grid."""
         return self.entity_of()
 
     def entity_of(self, grid: str | None = None) -> str:
@@ -117,7 +117,7 @@ class FeatureStore:
         chosen = self.views_of([grid])
         if not chosen:
             raise FeatureError(
-                f"profile {self._profile.name} has no features on grid {grid or self._profile.default_grid}: "
+                f"profile {self._profile.name} has no features on grid {self._profile.grid_name(grid)}: "
                 "it has no telemetry with gauges or counters"
             )
         return chosen[0].entity
@@ -140,7 +140,7 @@ class FeatureStore:
         Args:
             observations: Columns of the entity and ``event_time`` (UTC); others are passed through.
             versions: Version to read of each view's table, by view; the newest of those not named.
-            grid: Whose features, with those of inventory; None: the first grid's.
+            grid: Whose features, with those of inventory; None: the default grid's.
 
         Returns:
             The observations, each once and in their order, and one column per feature: Float64,
@@ -190,7 +190,7 @@ class FeatureStore:
     def online(
         self, entities: Sequence[str], at: datetime, grid: str | None = None
     ) -> list[dict[str, object] | None]:
-        """The features of each entity as a model on the grid is to see them at ``at``; None: the first grid.
+        """The features of each entity as a model on the grid is to see them at ``at``; None: the default grid.
 
         Returns:
             Per entity, in order: each feature by name (float, int, str or None), and per view the
@@ -253,7 +253,9 @@ class FeatureStore:
         return self._open({})
 
     def _open(self, versions: Mapping[str, int]) -> feast.FeatureStore:
-        import feast
+        from feature_repo.feast_import import feast
+
+        # isort: split
         from feast.repo_config import RepoConfig
 
         lake = self._settings.lake
@@ -279,7 +281,7 @@ class FeatureStore:
 
     def _views_for(self, spec: ModelSpec) -> tuple[str, ...]:
         """Names of the views that a model takes; none where the source lacks its grid."""
-        grid = spec.grid or self._profile.default_grid
+        grid = self._profile.grid_name(spec.grid)
         if grid not in self._profile.features:
             return ()
         return tuple(view.name for view in grid_views(self.views, grid) if view.dataset in spec.datasets)

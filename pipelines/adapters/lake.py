@@ -50,11 +50,11 @@ class Lake:
         """
         return int(self._open(table).version())
 
-    def done(self, table: str, work: Iterable[str]) -> set[str]:
-        """Which of these pieces of work the table already holds."""
+    def done(self, table: str, work: Iterable[str], version: int | None = None) -> set[str]:
+        """Which of these pieces of work the table already holds, or held at a version."""
         if not self.exists(table):
             return set()
-        handle = self._open(table)
+        handle = self._open(table, version)
         return {name for name in work if handle.transaction_version(name) is not None}
 
     def append(

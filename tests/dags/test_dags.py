@@ -11,7 +11,9 @@ import pytest
 pytestmark = pytest.mark.integration  # Airflow
 
 DAGS = Path(__file__).parents[2] / "dags"
-FILES = sorted(path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "defaults"})
+FILES = sorted(
+    path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "approval", "defaults"}
+)
 HEAVY = {
     "pandas",
     "polars",
@@ -41,7 +43,8 @@ print(json.dumps({"loaded": sorted(name.partition(".")[0] for name in set(sys.mo
 
 
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory):
+def parse_with(tmp_path_factory):
+    """``parse_with(name, **variables)`` reads a DAG file as Airflow does: in a process of its own."""
     home = tmp_path_factory.mktemp("home")
     environment = {
         "HEADRACE_HOME": str(home),
@@ -50,14 +53,23 @@ def parsed(tmp_path_factory):
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 
-    def parse(name):
+    def parse(name, **variables):
         done = subprocess.run(
-            [sys.executable, "-c", PARSE, name], capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-c", PARSE, name],
+            capture_output=True,
+            text=True,
+            env=environment | variables,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    return {name: parse(name) for name in FILES}
+    return parse
+
+
+@pytest.fixture(scope="module")
+def parsed(parse_with):
+    return {name: parse_with(name) for name in FILES}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -74,6 +86,26 @@ def test_a_train_dag_has_the_stages(parsed):
     assert parsed["train"]["dags"]["train_failure"] == sorted(
         ["plan", "ingest", "validate", "features", "snapshot", "tune", "train", "evaluate", "promote"]
     )
+
+
+def test_a_model_that_asks_for_a_person_has_one_more_task(parse_with):
+    dags = parse_with("train", HEADRACE_APPROVAL_MODELS="failure, cost")["dags"]
+    asking = {name for name, tasks in dags.items() if "approve" in tasks}
+    assert asking == {"train_failure", "train_cost"}
+    everyone = parse_with("train", HEADRACE_APPROVAL_MODELS="*")["dags"]
+    assert all("approve" in tasks for tasks in everyone.values())
+
+
+def test_what_versions_in_use_need_is_looked_after(parsed):
+    assert parsed["protect"]["dags"] == {"protect": ["restore"]}
+
+
+def test_the_pointers_are_looked_after(parsed):
+    assert parsed["pointers"]["dags"] == {"pointers": ["reconcile"]}
+
+
+def test_the_prediction_log_is_shipped(parsed):
+    assert parsed["predictions"]["dags"] == {"predictions": ["ship"]}
 
 
 def test_each_data_set_of_the_configured_source_has_an_ingest_dag(parsed):

@@ -73,6 +73,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(environment: dict[str
     assert "Exit codes" in done.stdout
 
 
+@pytest.mark.integration
 def test_status_for_scripts_has_one_shape_even_when_nothing_runs(environment: dict[str, str]) -> None:
     done = headrace("status", "--json", env=environment)
 
@@ -98,6 +99,7 @@ def test_an_error_is_one_message_without_a_traceback(environment: dict[str, str]
     assert done.stdout == ""
 
 
+@pytest.mark.integration
 def test_debug_shows_the_traceback(environment: dict[str, str]) -> None:
     done = headrace(
         "predict", "failure", "--entity", "m1", env={**environment, "HEADRACE_LOG_LEVEL": "DEBUG"}
@@ -106,6 +108,7 @@ def test_debug_shows_the_traceback(environment: dict[str, str]) -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.integration
 def test_an_unreachable_registry_is_exit_code_3(environment: dict[str, str]) -> None:
     assert headrace("rollback", "failure", "--reason", "test", env=environment).returncode == 3
 
@@ -134,6 +137,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], environment: dic
     assert headrace(*arguments, env=environment).returncode == 2
 
 
+@pytest.mark.integration
 def test_down_with_nothing_running_is_fine(environment: dict[str, str]) -> None:
     assert headrace("down", env=environment).returncode == 0
 
@@ -154,6 +158,7 @@ def test_settings_are_all_listed_and_secrets_are_masked(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.integration
 def test_a_regime_is_added_to_a_script(environment: dict[str, str], tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     added = headrace(

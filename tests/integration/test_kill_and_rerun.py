@@ -43,7 +43,7 @@ class Home:
         fleet = yaml.safe_load((BUNDLED / "simulated.yaml").read_text("utf-8"))
         fleet |= {"name": name, "origin": {"kind": "simulated", "machines": 30, "seed": 3}}
         fleet["models"] = {"failure": {"split": {"valid_share": 0.3, "holdout_share": 0.3}}}
-        self.profile.write_text(yaml.safe_dump(fleet, sort_keys=False))
+        self.profile.write_text(yaml.safe_dump(fleet))
         self.name = name
         self.source = str(self.profile)
         self.settings = load_settings({}, home=folder / "home", tracking_url=tracking_url)
