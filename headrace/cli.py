@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import lineage_cli, trace_cli
 from headrace.errors import Exit, exit_code
 from pipelines.errors import HeadraceError
 
@@ -37,6 +38,7 @@ RegisteredName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes to the ledger with your name.")]
+Who = Annotated[str, typer.Option(help="Your name. Default: that of the login.")]
 Moment = Annotated[str, typer.Option(help="ISO 8601, UTC: 2026-01-31 or 2026-01-31T12:00.")]
 
 
@@ -172,11 +174,14 @@ def reload(
 
 
 @app.command()
-def promote(model: RegisteredName, version: str, reason: Reason) -> None:
-    """Put a version into production on your word."""
+def promote(model: RegisteredName, version: str, reason: Reason, who: Who = "", json: AsJson = False) -> None:
+    """Put a version into production on your word. Without a passed verdict that is an override, and is called so."""
+    from headrace.display import messages
     from pipelines.promote.job import promote_by_hand
 
-    _show_promotion(promote_by_hand(model, version, _who(), reason, _settings()))
+    with messages().status("Promoting …") as board:
+        moved = promote_by_hand(model, version, who or _who(), reason, _settings(), progress=board.update)
+    _show_promotion(moved, json)
 
 
 @app.command()
@@ -184,11 +189,32 @@ def rollback(
     model: RegisteredName,
     reason: Reason,
     to: Annotated[str | None, typer.Option(help="Version. Default: the one before.")] = None,
+    who: Who = "",
+    json: AsJson = False,
 ) -> None:
-    """Put the version before, or a named one, back into production."""
+    """Put the version before, or a named one, back into production, and see that it answers again."""
+    from headrace.display import messages
     from pipelines.promote import job
 
-    _show_promotion(job.rollback(model, to, _who(), reason, _settings()))
+    with messages().status("Rolling back …") as board:
+        moved = job.rollback(model, to, who or _who(), reason, _settings(), progress=board.update)
+    _show_promotion(moved, json)
+
+
+@app.command()
+def sign(
+    model: RegisteredName,
+    version: str,
+) -> None:
+    """Sign a version that was registered without a signature, or with a key that is to be retired.
+
+    Its files are verified by the digest that the registry names; that they are the right ones is your word.
+    """
+    from headrace.display import output
+    from pipelines.promote.sign import run
+
+    key = run(model, version, _settings())
+    output().print(f"version {version} of {model} is signed with key {key}")
 
 
 @app.command()
@@ -232,29 +258,40 @@ def predict(
 
 
 @app.command()
-def history(model: RegisteredName, json: AsJson = False) -> None:
-    """Who moved the production pointer, when, why, and what was proved; oldest first."""
-    from headrace.display import output
-    from pipelines.promote import job
+def history(
+    model: RegisteredName,
+    json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Write the page to this file instead.")] = None,
+) -> None:
+    """Who moved the production pointer, when, why, what was proved, and how long each served; oldest first."""
+    from datetime import UTC, datetime
 
-    lines = job.history(model, _settings())
-    if json:
-        _print_json([line.model_dump(mode="json") for line in lines])
-        return
-    from rich.table import Table
+    from headrace.display import messages, output
+    from headrace.history_table import history_table
+    from pipelines.adapters.lake import Lake
+    from pipelines.errors import RegistryError
+    from pipelines.promote import history_page, ledger, reconcile
+    from pipelines.promote.history import entries
 
-    table = Table("when (UTC)", "from", "to", "action", "who", "verdict", "why", box=None, padding=(0, 2))
-    for line in lines:
-        table.add_row(
-            f"{line.at:%Y-%m-%d %H:%M}",
-            line.from_version or "",
-            line.to_version,
-            line.action.value,
-            line.actor,
-            line.verdict or "",
-            line.reason,
+    current = _settings()
+    try:
+        for busy in reconcile.run(current, model).busy:
+            messages().print(busy, style="yellow", markup=False)
+    except RegistryError as error:
+        messages().print(
+            f"Moves in the MLflow UI since the last look may be missing: {error}",
+            style="yellow",
+            markup=False,
         )
-    output().print(table if lines else f"Nothing was ever promoted for {model}.")
+    now = datetime.now(UTC)
+    found = entries(ledger.rows(Lake.of(current), model), now)
+    if html is not None:
+        html.write_text(history_page.render(model, found, now, current.tracking), "utf-8")
+        messages().print(f"The history of {model} is in {html}", markup=False)
+    elif json:
+        _print_json([entry.to_json() for entry in found])
+    else:
+        output().print(history_table(found) if found else f"Nothing was ever promoted for {model}.")
 
 
 @app.command()
@@ -352,6 +389,10 @@ def regime(
     messages().print(f"{script} holds {len(load_regimes(script))} regimes now", markup=False)
 
 
+lineage_cli.register(app)
+trace_cli.register(app)
+
+
 def _settings() -> Settings:
     from pipelines.settings import load_settings
 
@@ -397,12 +438,17 @@ def _records(path: Path | None) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
-def _show_promotion(promotion: PromotionRef) -> None:
+def _show_promotion(promotion: PromotionRef, json: bool = False) -> None:
     from headrace.display import output
 
+    if json:
+        _print_json(promotion.to_xcom())
+        return
     state = "is now" if promotion.moved else "is still"
     production = f"version {promotion.production}" if promotion.production else "no version"
     output().print(f"{production} of {promotion.registered_name} {state} in production: {promotion.reason}")
+    if promotion.proof:
+        output().print(promotion.proof, markup=False)
     if promotion.previous:
         output().print(
             f"One step back: headrace rollback {promotion.registered_name} --reason …", style="dim"

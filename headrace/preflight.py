@@ -36,17 +36,18 @@ def check_ports(programs: list[Program], host: str) -> None:
     problems = []
     seen: dict[int, str] = {}
     for program in programs:
-        if program.port is None:
-            continue
-        number, setting = program.port.number, program.port.setting
-        if number in seen:
-            problems.append(f"{setting} and {seen[number]} are both {number}: give each a port of its own")
-        elif not _is_free(host, number):
-            owner = _owner(number)
-            problems.append(
-                f"port {number} ({program.title}) is taken by {owner}: stop it, or set {setting} to a free one"
-            )
-        seen[number] = setting
+        for port in program.ports:
+            number, setting = port.number, port.setting
+            if number in seen:
+                problems.append(
+                    f"{setting} and {seen[number]} are both {number}: give each a port of its own"
+                )
+            elif not _is_free(host, number):
+                owner = _owner(number)
+                problems.append(
+                    f"port {number} ({program.title}) is taken by {owner}: stop it, or set {setting} to a free one"
+                )
+            seen[number] = setting
     if problems:
         raise ProcessError("\n".join(problems))
 

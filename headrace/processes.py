@@ -39,7 +39,7 @@ class Program:
         name: In supervisor, and of its log file.
         title: For people.
         after: Names of programs that must be ready first.
-        port: What it listens on; None: nothing.
+        ports: What it listens on.
         ready_url: Answers 200 when the program is ready.
         heartbeat: Component in Airflow's ``/api/v2/monitor/health`` that must have beaten since the start.
         one_shot: Runs to its end once, and is ready when that was a success.
@@ -52,7 +52,7 @@ class Program:
     title: str
     command: tuple[str, ...]
     after: tuple[str, ...] = ()
-    port: Port | None = None
+    ports: tuple[Port, ...] = ()
     ready_url: str | None = None
     heartbeat: str | None = None
     one_shot: bool = False
@@ -91,7 +91,7 @@ def _mlflow(settings: Settings, after: tuple[str, ...]) -> Program:
         title="MLflow",
         command=_module("mlflow", *command),
         after=after,
-        port=Port(settings.mlflow_port, f"{PREFIX}MLFLOW_PORT"),
+        ports=(Port(settings.mlflow_port, f"{PREFIX}MLFLOW_PORT"),),
         ready_url=f"{settings.tracking}/health",
         page=settings.tracking,
         stamp=_mlflow_stamp(settings),
@@ -136,7 +136,7 @@ def _airflow(settings: Settings) -> list[Program]:
         title="Airflow pages and API",
         command=_module("airflow", "api-server"),
         after=() if migrated else (database.name,),
-        port=Port(settings.airflow_port, f"{PREFIX}AIRFLOW_PORT"),
+        ports=(Port(settings.airflow_port, f"{PREFIX}AIRFLOW_PORT"),),
         ready_url=f"{settings.airflow}/api/v2/version",
         page=settings.airflow,
     )
@@ -163,12 +163,15 @@ def _airflow(settings: Settings) -> list[Program]:
 
 
 def _serving(settings: Settings, after: tuple[str, ...]) -> Program:
+    ports = [Port(settings.serving_port, f"{PREFIX}SERVING_PORT")]
+    if settings.serving_grpc_port:
+        ports.append(Port(settings.serving_grpc_port, f"{PREFIX}SERVING_GRPC_PORT"))
     return Program(
         name="serving",
         title="Server",
         command=_module("serving"),
         after=after,
-        port=Port(settings.serving_port, f"{PREFIX}SERVING_PORT"),
+        ports=tuple(ports),
         # Live, not ready: before the first promotion there is nothing to answer with.
         ready_url=f"{settings.serving}/v2/health/live",
         page=settings.serving,

@@ -60,7 +60,8 @@ class Status:
     @property
     def well(self) -> bool:
         """Whether all that should run does."""
-        return all(self.services[name].state == "up" for name in EXPECTED)
+        expected = [*EXPECTED, *(["serving_grpc"] if self.services["serving_grpc"].state != "absent" else [])]
+        return all(self.services[name].state == "up" for name in expected)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -90,7 +91,7 @@ def look(settings: Settings) -> Status:
             "serving": _probed(
                 settings.serving, "/v2/health/live", settings.serving_url, processes.get("serving"), http
             ),
-            "serving_grpc": Service(None, "absent"),
+            "serving_grpc": _grpc(settings, processes.get("serving")),
             "evidently": Service(None, "absent"),
         }
     notes: list[str] = []
@@ -118,6 +119,27 @@ def _probed(url: str, path: str, elsewhere: str, process: ProcessInfo | None, ht
     if not elsewhere and (process is None or not process.alive):
         return Service(url, "down", "not started; something else answers at this address")
     return Service(url, "up")
+
+
+def _grpc(settings: Settings, process: ProcessInfo | None) -> Service:
+    """Up when the standard health service answers, whatever it says of readiness: as for HTTP."""
+    address = settings.serving_grpc
+    if not address:
+        return Service(None, "absent")
+    try:
+        import grpc
+    except ImportError as error:
+        return Service(address, "absent", f"cannot be asked: {error.name} is not installed here")
+    try:
+        with grpc.insecure_channel(address, (("grpc.enable_http_proxy", 0),)) as channel:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=3)
+    except grpc.RpcError as error:
+        if not settings.serving_url and process is not None and process.alive:
+            return Service(address, "starting")
+        return Service(address, "down", f"no answer: {error.code().name}")
+    if not settings.serving_url and (process is None or not process.alive):
+        return Service(address, "down", "not started; something else answers at this address")
+    return Service(address, "up")
 
 
 def _airflow(settings: Settings, processes: dict[str, ProcessInfo], http: httpx.Client) -> Service:
@@ -233,7 +255,13 @@ def show(status: Status, console: Console) -> None:
 def services_table(status: Status) -> Table:
     """Services with their addresses as links, and Airflow's login."""
     table = Table(box=None, show_header=False, padding=(0, 2))
-    titles = {"airflow": "Airflow", "mlflow": "MLflow", "serving": "Server", "evidently": "Evidently"}
+    titles = {
+        "airflow": "Airflow",
+        "mlflow": "MLflow",
+        "serving": "Server",
+        "serving_grpc": "Server, gRPC",
+        "evidently": "Evidently",
+    }
     for name, service in status.services.items():
         if service.state == "absent":
             continue

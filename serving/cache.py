@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from feature_repo.datasets import Frozen
 from pipelines.adapters.exports import Export, open_export
+from pipelines.adapters.signing import Trust
 from pipelines.errors import ArtifactError
 
 _STATE_FILE = "state.json"
@@ -43,10 +44,24 @@ class _State(Frozen):
 
 
 class VersionCache:
-    """Exports under ``<folder>/<model>/<version>/``."""
+    """Exports under ``<folder>/<model>/<version>/``.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        trust: Whose signatures count, on the wire as in the cache.
+    """
+
+    def __init__(self, folder: Path, trust: Trust) -> None:
         self._folder = folder
+        self._trust = trust
+
+    def open(self, export: Path, manifest_sha256: str) -> Export:
+        """Verify and load a downloaded export.
+
+        Raises:
+            ArtifactError: the signature is missing or not by a trusted key, a file was changed, or the
+                sample is not reproduced.
+        """
+        return open_export(export, manifest_sha256, self._trust)
 
     def load(self, name: str, version: str, manifest_sha256: str) -> Export | None:
         """The cached version, verified; None where it is not here.
@@ -57,7 +72,7 @@ class VersionCache:
         if not folder.is_dir():
             return None
         try:
-            return open_export(folder, manifest_sha256)
+            return self.open(folder, manifest_sha256)
         except ArtifactError as error:
             log.warning("the cached version %s of %s is refused and removed: %s", version, name, error)
             shutil.rmtree(folder, ignore_errors=True)

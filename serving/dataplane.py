@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from models.manifest import FieldType, InputField
 from pipelines.adapters.feature_store import STALE_VIEWS, age_name
 from pipelines.adapters.registry import ALIAS_PRODUCTION
+from pipelines.adapters.runtimes import Explanation, Rows
 from pipelines.errors import ArtifactError, InvalidRequestError
 from serving.errors import EntityNotFoundError, FeaturesUnavailableError
 from serving.features import FeatureLookup
 from serving.follower import Follower, PointerStatus
-from serving.schemas import InferRequest, Tensor
-from serving.validation import check_rows, column_of, columns_of_records, refuse_unknown
+from serving.metrics import ServingMetrics
+from serving.prediction_log import PredictionLog
+from serving.tensors import Tensor, columns_of_tensors
+from serving.validation import check_rows, columns_of_records, refuse_unknown
 from serving.versions import LoadedVersion, VersionTable
 
-DATATYPES = {
-    FieldType.DOUBLE: "FP64",
-    FieldType.LONG: "INT64",
-    FieldType.STRING: "BYTES",
-    FieldType.BOOLEAN: "BOOL",
-}
-_INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
-_TAKEN = {
-    FieldType.DOUBLE: frozenset({"FP64", "FP32", "FP16"}) | _INTEGERS,
-    FieldType.LONG: _INTEGERS,
-    FieldType.STRING: frozenset({"BYTES"}),
-    FieldType.BOOLEAN: frozenset({"BOOL"}),
-}
 
-
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """Predictions of one version.
 
     Attributes:
-        outputs: Arrays of shape (n,) by name, those that were asked for, in that order.
+        alias: Under which the version answered; empty if it was asked for by number and has none any more.
+        rows: What was predicted from.
+        outputs: All outputs, arrays of shape (n,) by name.
+        asked: Names of the outputs to answer with, in that order.
         prediction_ids: One per row.
+        entities: Key of each row, where features came from the online store.
+        at: Moment that was predicted for, likewise.
     """
 
     version: LoadedVersion
+    alias: str
+    rows: Rows
     outputs: Mapping[str, NDArray]
-    prediction_ids: tuple[str, ...]
+    asked: Sequence[str]
+    prediction_ids: Sequence[str]
+    entities: Sequence[str] | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -67,50 +63,143 @@ class Readiness:
 
 
 class DataPlane:
-    """Predictions and readiness, from the versions in the table."""
+    """Predictions and readiness, from the versions in the table.
+
+    Every transport does the same: :meth:`find` a version, once per request; ask it; encode the
+    answer; and report with :meth:`answered`, or :meth:`refused` where an error came of it.
+    """
 
     def __init__(
         self,
         table: VersionTable,
         follower: Follower,
         features: FeatureLookup,
+        metrics: ServingMetrics,
+        log: PredictionLog,
         *,
         default_source: str,
         max_rows: int,
     ) -> None:
         self.table = table
-        self._follower = follower
+        self.follower = follower
         self._features = features
+        self._metrics = metrics
+        self._log = log
         self._default_source = default_source
         self._max_rows = max_rows
 
-    def infer(self, version: LoadedVersion, request: InferRequest) -> Answer:
+    def find(self, name: str, version: str | None = None) -> LoadedVersion:
+        """The version that answers a request; whatever switches meanwhile, all of the request is answered by it.
+
+        Raises:
+            ModelNotFoundError: it is not loaded.
+        """
+        return self.table.find(name, version)
+
+    def seconds_of(self, version: LoadedVersion, rows: int) -> float:
+        """What predicting so many rows costs here, about: by it a transport decides what to do on its event loop."""
+        return version.seconds_alone if rows == 1 else rows * version.seconds_per_row
+
+    def infer(
+        self, version: LoadedVersion, tensors: Sequence[Tensor], outputs: Sequence[str] | None = None
+    ) -> Answer:
         """Predict from tensors.
+
+        Args:
+            outputs: Names of the outputs to answer with; default is all.
 
         Raises:
             InvalidRequestError: the tensors do not fit the model.
         """
-        inputs = version.predictor.manifest.inputs
-        columns = self._columns_of_tensors(inputs, request.inputs)
-        names = [field.name for field in version.predictor.manifest.outputs]
-        if request.outputs:
-            asked = [output.name for output in request.outputs]
+        asked = self.checked_outputs(version, outputs or ())
+        columns = columns_of_tensors(version.plan, tensors, self._max_rows)
+        return self.predict(version, version.plan.of_columns(columns), asked)
+
+    def checked_outputs(self, version: LoadedVersion, asked: Sequence[str]) -> Sequence[str]:
+        """The same names, where the model has such outputs.
+
+        Raises:
+            InvalidRequestError: it has not.
+        """
+        if asked:
+            names = [field.name for field in version.predictor.manifest.outputs]
             for name in asked:
                 if name not in names:
                     raise InvalidRequestError(
                         f"the model has no output {name[:40]!r}; it has {names}", "outputs"
                     )
-            names = asked
-        return _predict(version, columns, names)
+        return asked
 
-    def predict_records(self, version: LoadedVersion, records: Sequence[Any]) -> Answer:
-        """Predict from JSON objects.
+    def rows_of_records(self, version: LoadedVersion, records: Sequence[Any], field: str = "records") -> Rows:
+        """Rows of JSON objects.
 
         Raises:
-            InvalidRequestError: a record does not fit the model.
+            InvalidRequestError: a record does not fit the model, or there are too many.
         """
-        check_rows(len(records), self._max_rows, "records")
-        return _predict(version, columns_of_records(version.predictor.manifest.inputs, records))
+        check_rows(len(records), self._max_rows, field)
+        rows = version.plan.of_records(records)
+        return rows or version.plan.of_columns(columns_of_records(version.plan.inputs, records))
+
+    def predict(
+        self,
+        version: LoadedVersion,
+        rows: Rows,
+        asked: Sequence[str] = (),
+        *,
+        entities: Sequence[str] | None = None,
+        at: datetime | None = None,
+    ) -> Answer:
+        """Predict from rows that were checked.
+
+        Args:
+            asked: Names of the outputs to answer with; default is all.
+
+        Raises:
+            InvalidRequestError: there are none, or too many.
+        """
+        check_rows(len(rows), self._max_rows, "the request")
+        outputs = version.predictor.predict_rows(rows)
+        ids = self._log.ids(len(rows))
+        alias = self.table.alias_of(version)
+        return Answer(version, alias, rows, outputs, asked or tuple(outputs), ids, entities, at)
+
+    def explain(self, answer: Answer) -> Mapping[str, Explanation | None]:
+        """Per estimator, what each input adds to its raw answers; None for one that has no exact account."""
+        return answer.version.predictor.explain_rows(answer.rows)
+
+    def answered(self, answer: Answer, seconds: float, transport: str, request_id: str = "") -> None:
+        """Count and log an answer that is ready to be sent.
+
+        Args:
+            seconds: From the whole request being read to the answer being ready.
+            transport: ``rest`` or ``grpc``.
+        """
+        version = answer.version
+        self._metrics.answered(version.name, version.version, 200, len(answer.rows), seconds)
+        self._log.record(
+            version,
+            answer.alias,
+            answer.prediction_ids,  # type: ignore[arg-type]
+            answer.rows.matrix,
+            answer.outputs,
+            seconds=seconds,
+            transport=transport,
+            entities=answer.entities,
+            at=answer.at,
+            texts=answer.rows.texts,
+            request_id=request_id,
+        )
+
+    def refused(self, version: LoadedVersion | None, code: int, seconds: float) -> None:
+        """Count a request that was answered with an error.
+
+        Args:
+            version: That was asked; None where none was found, since names that a client makes up must not
+                become labels.
+            code: Of HTTP, or what comes closest to it.
+        """
+        name, number = (version.name, version.version) if version else ("", "")
+        self._metrics.answered(name, number, code, 0, seconds)
 
     def predict_entities(
         self,
@@ -157,17 +246,19 @@ class DataPlane:
                 features[manifest.lineage["entity_input"]] = entity
             records += [features | dict(values) for values in given]
         try:
-            return _predict(version, columns_of_records(manifest.inputs, records))
+            checked = self.rows_of_records(version, records)
         except InvalidRequestError as error:
             raise InvalidRequestError(
                 f"the online store's features do not fit the model ({error}); records are counted in the order of "
                 f"your entities. The feature is stale or was never published: run the features stage, or send records",
                 error.field,
             ) from error
+        keys = [entity for entity in entities for _ in given]
+        return self.predict(version, checked, entities=keys, at=at)
 
     def readiness(self) -> Readiness:
         """Ask each model that should serve to reproduce its own sample."""
-        status = self._follower.status()
+        status = self.follower.status()
         reasons: list[str] = []
         warnings: list[str] = []
         models: dict[str, dict[str, PointerStatus]] = {}
@@ -209,66 +300,7 @@ class DataPlane:
             return state.failure or f"version {state.wanted} is being loaded"
         return self.model_ready(live)
 
-    def _columns_of_tensors(
-        self, inputs: Sequence[InputField], tensors: Sequence[Tensor]
-    ) -> dict[str, NDArray]:
-        fields = {field.name: field for field in inputs}
-        sent: dict[str, list[Any]] = {}
-        for tensor in tensors:
-            if tensor.name not in fields:
-                refuse_unknown(tensor.name, set(fields), "the request")
-            if tensor.name in sent:
-                raise InvalidRequestError(f"input {tensor.name!r} is given twice", tensor.name)
-            sent[tensor.name] = _values(fields[tensor.name], tensor)
-        if not sent:
-            raise InvalidRequestError(f"inputs is empty; the model takes {sorted(fields)}", "inputs")
-        first, rows = next((name, len(values)) for name, values in sent.items())
-        check_rows(rows, self._max_rows, first)
-        for name, values in sent.items():
-            if len(values) != rows:
-                raise InvalidRequestError(
-                    f"input {name!r} has {len(values)} rows, {first!r} has {rows}", name
-                )
-        for field in inputs:
-            if field.required and field.name not in sent:
-                raise InvalidRequestError(f"input {field.name!r} is missing; it is required", field.name)
-        return {field.name: column_of(field, sent.get(field.name, [None] * rows)) for field in inputs}
-
-
-def _values(field: InputField, tensor: Tensor) -> list[Any]:
-    """The tensor's n values, flat."""
-    if tensor.datatype not in _TAKEN[field.type]:
-        raise InvalidRequestError(
-            f"input {field.name!r} has datatype {tensor.datatype[:40]!r}, {DATATYPES[field.type]} is wanted",
-            field.name,
-        )
-    if len(tensor.shape) not in {1, 2} or tensor.shape[1:] not in ([], [1]):
-        raise InvalidRequestError(
-            f"input {field.name!r} has shape {tensor.shape}, [n] or [n, 1] is wanted", field.name
-        )
-    values = tensor.data
-    if any(type(value) is list for value in values):
-        if not all(type(value) is list and len(value) == 1 for value in values):
-            raise InvalidRequestError(
-                f"the data of input {field.name!r} are nested, but not as [[value], [value], …]", field.name
-            )
-        values = [value[0] for value in values]
-    if len(values) != tensor.shape[0]:
-        raise InvalidRequestError(
-            f"input {field.name!r} has shape {tensor.shape}, but {len(values)} values", field.name
-        )
-    return values
-
 
 def _plain(value: Any) -> Any:
     """A stored value as JSON would have it: the store writes a missing number as NaN."""
     return None if value != value else value
-
-
-def _predict(
-    version: LoadedVersion, columns: Mapping[str, NDArray], names: Sequence[str] | None = None
-) -> Answer:
-    outputs = version.predictor.predict(columns)
-    rows = len(next(iter(columns.values())))
-    ids = tuple(str(uuid.uuid4()) for _ in range(rows))
-    return Answer(version, {name: outputs[name] for name in names} if names else outputs, ids)

@@ -13,6 +13,22 @@ class TooLargeError(InvalidRequestError):
     """The body, or the batch, is larger than the settings allow."""
 
 
+class UnsupportedMediaError(MalformedRequestError):
+    """A body of a kind that is not taken here."""
+
+
+class SlowClientError(MalformedRequestError):
+    """The body did not come in time."""
+
+
+class BusyError(HeadraceError):
+    """Too much is under way already; the same request may be answered a little later."""
+
+
+class ForbiddenError(HeadraceError):
+    """Only administrators may ask for this."""
+
+
 class ModelNotFoundError(HeadraceError):
     """No such model or version is loaded."""
 

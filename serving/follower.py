@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from models.manifest import MANIFEST_TAG
-from pipelines.adapters.exports import Export, find_export, open_export
+from pipelines.adapters.exports import Export, find_export
 from pipelines.adapters.registry import ALIAS_CHALLENGER, ALIAS_PRODUCTION, Registry
 from pipelines.errors import ArtifactError, HeadraceError, RegistryError
 from serving.cache import Served, VersionCache
@@ -117,6 +117,7 @@ class Follower:
         self._loads = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
         self._pending: set[Future[None]] = set()
         self._stopped = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -125,9 +126,14 @@ class Follower:
     def stop(self) -> None:
         """Stop looking. A load that is on its way is given up; it has changed nothing yet."""
         self._stopped.set()
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         self._loads.shutdown(wait=False, cancel_futures=True)
+
+    def wake(self) -> None:
+        """Look at the registry now, not when the next look is due."""
+        self._woken.set()
 
     def look(self) -> None:
         """Look at the registry once and start the loads that this asks for."""
@@ -190,7 +196,8 @@ class Follower:
             except Exception:
                 # The thread must outlive what nobody thought of: without it no alias is followed.
                 log.exception("a look at the registry failed; the next one follows")
-            self._stopped.wait(max(0.0, self._poll_seconds - (time.monotonic() - began)))
+            self._woken.wait(max(0.0, self._poll_seconds - (time.monotonic() - began)))
+            self._woken.clear()
 
     def _read(self) -> dict[Pointer, str]:
         """Version by pointer, for the models and aliases that are followed."""
@@ -264,7 +271,7 @@ class Follower:
             with self._cache.incoming() as folder:
                 self._registry.download(registered, folder)
                 export = find_export(folder)
-                loaded = open_export(export, digest)
+                loaded = self._cache.open(export, digest)
                 self._cache.keep(export, name, version)
         return LoadedVersion(name, version, digest, loaded)
 

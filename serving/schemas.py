@@ -1,4 +1,4 @@
-"""Bodies that clients send. Their content is checked against the model's inputs, not here."""
+"""Bodies that clients send and get. Their content is checked against the model's inputs, not here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
-class Tensor(BaseModel):
+class InferTensor(BaseModel):
     """An input tensor of the Open Inference Protocol: one input of the model, n rows."""
 
     model_config = ConfigDict(extra="ignore")
@@ -18,13 +18,22 @@ class Tensor(BaseModel):
     datatype: str = Field(
         description="FP64, INT64, BYTES or BOOL, as the metadata says; FP32 and INT32 are taken too."
     )
-    data: list[Any] = Field(description="n values, flat or nested; null where an optional value is missing.")
+    data: list[Any] | None = Field(
+        None,
+        description="n values, flat or nested; null where an optional value is missing. Left out where the data are binary.",
+    )
+    parameters: dict[str, Any] | None = Field(
+        None, description="binary_data_size: bytes of this tensor behind the JSON header."
+    )
 
 
 class RequestedOutput(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: str
+    parameters: dict[str, Any] | None = Field(
+        None, description="binary_data: whether it is answered in binary."
+    )
 
 
 class InferRequest(BaseModel):
@@ -33,8 +42,11 @@ class InferRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: str | None = None
-    inputs: list[Tensor]
+    inputs: list[InferTensor]
     outputs: list[RequestedOutput] | None = Field(None, description="Outputs to answer with. Default: all.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="binary_data_output: whether all outputs are answered in binary."
+    )
 
 
 class PredictRequest(BaseModel):
@@ -84,3 +96,84 @@ class PredictRequest(BaseModel):
 
     def moment(self, now: datetime) -> datetime:
         return self.at or now
+
+
+class IndexRequest(BaseModel):
+    """Body of ``/v2/repository/index``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    ready: bool = Field(False, description="Only what answers now.")
+
+
+class Split(BaseModel):
+    """A data frame as pandas writes it with ``orient="split"``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    columns: list[str]
+    data: list[list[Any]]
+    index: list[Any] | None = None
+
+
+class InvocationsRequest(BaseModel):
+    """Body of ``/models/{model}/invocations``: one of the shapes of MLflow's scoring server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataframe_split: Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+    instances: list[Any] | None = Field(None, description="Objects, or lists in the order of the inputs.")
+    inputs: dict[str, Any] | list[Any] | None = Field(
+        None, description="A list of values per input, or as instances."
+    )
+
+
+class ErrorReply(BaseModel):
+    """What every refused request is answered with."""
+
+    error: str = Field(description="What came, and what is wanted.")
+    field: str | None = Field(None, description="The field that it is about.")
+
+
+class OutputTensor(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = Field(None, description="Left out where the data are binary.")
+    parameters: dict[str, Any] | None = Field(None, description="binary_data_size, where they are.")
+
+
+class InferReply(BaseModel):
+    """Answer of ``/v2/models/{model}/infer``."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+    parameters: dict[str, Any] = Field(description="prediction_ids, one per row.")
+
+
+class PredictReply(BaseModel):
+    """Answer of ``/models/{model}/predict``."""
+
+    model: str
+    version: str
+    predictions: list[dict[str, Any]] = Field(
+        description="prediction_id and the outputs; the entity and what was given, if asked so; and the explanation."
+    )
+    unexplained: dict[str, str] | None = Field(
+        None, description="Estimators whose answers cannot be explained, and why; with ?explain=true."
+    )
+
+
+class InvocationsReply(BaseModel):
+    """Answer of ``/models/{model}/invocations``."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    predictions: list[dict[str, Any]]
+    model_version: str
+    prediction_ids: list[str]

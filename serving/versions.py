@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
 
@@ -11,16 +11,31 @@ from pipelines.adapters.exports import Export
 from pipelines.adapters.registry import ALIAS_PRODUCTION
 from pipelines.adapters.runtimes import Predictor
 from serving.errors import ModelNotFoundError
+from serving.plan import Plan, seconds_per_row
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that was verified and loaded. A request holds on to one from its start to its end."""
+    """A version that was verified, loaded and warmed up. A request holds on to one from its start to its end.
+
+    Attributes:
+        plan: How its rows are read.
+        seconds_alone, seconds_per_row: What one row alone costs here, and each row of a batch.
+    """
 
     name: str
     version: str
     manifest_sha256: str
     export: Export
+    plan: Plan = field(init=False)
+    seconds_alone: float = field(init=False)
+    seconds_per_row: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        plan = Plan(self.export.predictor.manifest.inputs)
+        alone, each = seconds_per_row(self.export, plan)
+        for name, value in (("plan", plan), ("seconds_alone", alone), ("seconds_per_row", each)):
+            object.__setattr__(self, name, value)
 
     @property
     def predictor(self) -> Predictor:
@@ -62,6 +77,13 @@ class VersionTable:
                 return found
         loaded = sorted({found.version for found in aliases.values()})
         raise ModelNotFoundError(f"version {version!r} of model {name!r} is not loaded; loaded are {loaded}")
+
+    def alias_of(self, version: LoadedVersion) -> str:
+        """The alias under which a version answers now; empty if it does not any more."""
+        for alias, live in self._live.get(version.name, {}).items():
+            if live is version:
+                return alias
+        return ""
 
     def switch(self, name: str, alias: str, version: LoadedVersion | None) -> None:
         """Let another version answer from the next request on; None withdraws."""

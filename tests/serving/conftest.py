@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from pipelines.adapters.exports import manifest_sha256
 from pipelines.adapters.registry import Registry
+from pipelines.adapters.signing import Trust
 from pipelines.settings import Settings
 from serving.app import create_app
 from serving.cache import Served, VersionCache
@@ -31,7 +32,7 @@ def fill_cache(make_export: Callable[..., Path]) -> Callable[..., Path]:
             served.append(
                 Served(name=name, alias=alias, version=version, manifest_sha256=manifest_sha256(export))
             )
-        VersionCache(folder).note(served)
+        VersionCache(folder, Trust.of(settings)).note(served)
         return folder / name
 
     return fill
@@ -52,13 +53,17 @@ def wait_until_fixture() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def client(
-    make_export: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    make_export: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, trusted_keys: str
 ) -> Iterator[TestClient]:
     """A server with version 2 of ``tiny`` in production and version 3 as challenger."""
     from pipelines.settings import load_settings
 
     settings = load_settings(
-        {}, home=tmp_path_factory.mktemp("home"), serving_max_rows=50, serving_max_body_bytes=20_000
+        {},
+        home=tmp_path_factory.mktemp("home"),
+        trusted_keys=trusted_keys,
+        serving_max_rows=50,
+        serving_max_body_bytes=20_000,
     )
     folder = settings.home / "serving"
     served = []
@@ -67,8 +72,8 @@ def client(
         served.append(
             Served(name="tiny", alias=alias, version=version, manifest_sha256=manifest_sha256(export))
         )
-    VersionCache(folder).note(served)
+    VersionCache(folder, Trust.of(settings)).note(served)
     with TestClient(create_app(settings, Registry(NOBODY)), raise_server_exceptions=False) as client:
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
         yield client
-        shutil.rmtree(settings.home)
+    shutil.rmtree(settings.home)

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from pipelines.adapters.exports import load_export
 from pipelines.adapters.registry import Registry
+from pipelines.adapters.signing import Trust
 from pipelines.settings import Settings
 from serving.app import create_app
 from serving.cache import VersionCache
@@ -85,7 +86,7 @@ def follower(mlflow: Mlflow, model: str, settings: Settings, table: VersionTable
 
 
 def cache_of(settings: Settings) -> VersionCache:
-    return VersionCache(settings.home / "serving")
+    return VersionCache(settings.home / "serving", Trust.of(settings))
 
 
 def look(follower: Follower) -> None:

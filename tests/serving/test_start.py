@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from pipelines.settings import Settings
+
+pytestmark = pytest.mark.integration  # processes
 
 HEAVY = ("airflow", "mlflow", "feast", "pandas", "tensorflow", "polars", "sklearn", "lightgbm", "evidently")
 
@@ -20,7 +23,9 @@ HEAVY = ("airflow", "mlflow", "feast", "pandas", "tensorflow", "polars", "sklear
 def environment(settings: Settings, port: int) -> dict[str, str]:
     return os.environ | {
         "HEADRACE_HOME": str(settings.home),
+        "HEADRACE_TRUSTED_KEYS": settings.trusted_keys,
         "HEADRACE_SERVING_PORT": str(port),
+        "HEADRACE_SERVING_GRPC_PORT": "0",
         "HEADRACE_TRACKING_URL": "http://127.0.0.1:9",
     }
 
