@@ -242,8 +242,11 @@ def register_export(start_mlflow: object) -> Callable[..., str]:
             Schema([ColSpec(field.type.value, field.name) for field in manifest.outputs]),
         )
         mlflow.set_tracking_uri(url)
-        mlflow.set_experiment(name)
-        with mlflow.start_run() as run:
+        client = mlflow.MlflowClient(url)
+        found = client.get_experiment_by_name(name)
+        # set_experiment() would be remembered in this process and be in the way of every later test.
+        experiment = found.experiment_id if found else client.create_experiment(name)
+        with mlflow.start_run(experiment_id=experiment) as run:
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 loader_module="pipelines.adapters.mlflow_flavor",

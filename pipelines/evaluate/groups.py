@@ -201,6 +201,11 @@ def _parity_check(
         "question": f"Is the model about as good for every group of {by}? Who gets worse answers bears the costs.",
         "remedy": "Look for what the groups differ in, and whether each is well represented in training",
     }
+    only = next((name for name, mask in groups.items() if len(holdout) and mask.all()), None)
+    if only is not None and len(groups) > 1:
+        # Telemetry of one hour a day has no other hours; a gate that waited for them would never open.
+        detail = f"every row of the holdout is where {only}: there is no other group to differ from"
+        return Check(outcome=Outcome.PASS, figure=0.0, n=len(holdout), detail=detail, **common)
     metric = task.figures(holdout, candidate.answers).get(parity.metric)
     few = {name: int(mask.sum()) for name, mask in groups.items() if mask.sum() < parity.groups.min_rows}
     if metric is None or few or len(groups) < 2:

@@ -82,7 +82,8 @@ def test_all_answer_and_only_on_loopback(running: Settings, environment: dict[st
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert {address.ip for address in listening} == {"127.0.0.1"}
+    # gRPC's own socket is of both families; bound to loopback it reads ::ffff:127.0.0.1.
+    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert {address.port for address in listening} == {
         running.mlflow_port,
         running.airflow_port,

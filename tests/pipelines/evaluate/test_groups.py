@@ -160,6 +160,16 @@ def test_a_group_that_is_hardly_there_is_no_evidence_of_parity():
     assert "'zone z': 0" in check.detail
 
 
+def test_where_every_row_is_of_one_group_there_is_no_other_to_differ_from():
+    part = events(rows=1000)
+    part = part.rows(part.columns["zone"] == "a")
+    parity = Parity(groups=ZONES, metric="alarm_false_positive_rate", maximum=0.1)
+    gate = EVENT_GATE.model_copy(update={"parities": (parity,)})
+    (check,) = parity_checks(EVENTS, part, scored(part, 1.0), gate, BY_MACHINE)
+    assert check.outcome is Outcome.PASS
+    assert "every row of the holdout is where zone a" in check.detail
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
