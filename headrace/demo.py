@@ -17,7 +17,7 @@ from headrace.local import up
 from headrace.serving_api import ServingApi
 from headrace.status import look, services_table
 from pipelines.errors import LakeError, ProcessError
-from pipelines.references import Layer, PromotionRef, VerdictRef
+from pipelines.references import Layer, Outcome, PromotionRef, VerdictRef
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings
@@ -232,8 +232,10 @@ def _show(
 
     facts = Table(box=None, show_header=False, padding=(0, 2))
     if verdict:
-        reasons = Text("".join(f"\n{reason}" for reason in verdict.reasons))
-        facts.add_row("gate", coloured(verdict.outcome.value) + reasons)
+        facts.add_row("gate", coloured(verdict.outcome.value) + Text(_why(verdict)))
+        if verdict.report_url:
+            url = verdict.report_url
+            facts.add_row("its report", Text(url, style=f"link {url}", overflow="fold"))
     status = look(settings)
     for name, pointers in status.models.items():
         if pointers.production:
@@ -257,6 +259,13 @@ def _show(
             f"All in {duration(seconds)}. Stop it: make down",
         )
     )
+
+
+def _why(verdict: VerdictRef) -> str:
+    """What spoke against the candidate; that nothing did is one line, and the report has the figures."""
+    if verdict.outcome is Outcome.PASS:
+        return f": all {len(verdict.reasons)} checks"
+    return "".join(f"\n{reason}" for reason in verdict.reasons)
 
 
 def _value(value: Any) -> str:
