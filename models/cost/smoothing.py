@@ -12,6 +12,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -73,7 +74,7 @@ class States:
         expected: Shape (n, w): forecast of each day made the day before.
         level: Shape (n, w).
         trend: Shape (n, w).
-        season: Shape (n, w, 7), by kind of day.
+        season: Shape (n, w, 7), by kind of day; or of the last day alone, shape (n, 1, 7).
     """
 
     expected: Array
@@ -137,30 +138,71 @@ def smooth(logs: Array, kinds: Kinds, smoothing: Smoothing, first: First | None 
         smoothing: The parameters.
         first: States before the first day; None: :func:`first_states`.
     """
+    return smooth_all(logs, kinds, (smoothing,), first)[smoothing]
+
+
+def smooth_all(
+    logs: Array,
+    kinds: Kinds,
+    smoothings: Sequence[Smoothing],
+    first: First | None = None,
+    remembered: int | None = None,
+) -> dict[Smoothing, States]:
+    """:func:`smooth` with several parameters in one pass: a step costs the same for one window as for many.
+
+    Args:
+        logs: Shape (n, w).
+        kinds: Shape (n, w).
+        smoothings: The parameters, each once.
+        first: As in :func:`smooth`.
+        remembered: Of so many smoothings, the first ones, the seasons of all days are kept; of the others
+            the last day's alone, of shape (n, 1, 7), which is what :func:`ahead` asks for. None: of all.
+    """
     first = first_states(logs, kinds) if first is None else first
     rows, days = logs.shape
-    every = np.arange(rows)
-    level, trend, season = first.level, first.trend, first.season.copy()
-    deviation = np.full(rows, _FIRST_DEVIATION)
-    expected, levels, trends = np.empty((rows, days)), np.empty((rows, days)), np.empty((rows, days))
-    seasons = np.empty((rows, days, KINDS))
+    count = len(smoothings)
+
+    def by_row(values: Sequence[float]) -> Array:
+        return np.repeat(np.asarray(values, dtype=np.float64), rows)
+
+    to_level = by_row([each.level for each in smoothings])
+    to_season = by_row([each.season for each in smoothings])
+    to_trend = by_row([each.trend for each in smoothings])
+    damping = by_row([each.damping for each in smoothings])
+    limit = by_row([np.inf if each.limit is None else each.limit for each in smoothings])
+    logs, kinds = np.tile(logs, (count, 1)), np.tile(kinds, (count, 1))
+    level, trend = np.tile(first.level, count), np.tile(first.trend, count)
+    season = np.tile(first.season, (count, 1))
+    every = np.arange(count * rows)
+    deviation = np.full(count * rows, _FIRST_DEVIATION)
+    seen = np.isfinite(logs)
+    expected, levels, trends = (np.empty((count * rows, days)) for _ in range(3))
+    kept = rows * (count if remembered is None else remembered)
+    seasons = np.empty((kept, days, KINDS))
     for number in range(days):
         kind = kinds[:, number]
-        base = level + smoothing.damping * trend
+        base = level + damping * trend
         expected[:, number] = base + season[every, kind]
-        seen = np.isfinite(logs[:, number])
-        error = np.where(seen, logs[:, number] - expected[:, number], 0.0)
-        believed = error
-        if smoothing.limit is not None:
-            believed = np.clip(error, -smoothing.limit * deviation, smoothing.limit * deviation)
-            size = _TO_SIGMA * np.minimum(np.abs(error), _DEVIATION_SEEN * deviation)
-            deviation = deviation + np.where(seen, _DEVIATION_RATE * (size - deviation), 0.0)
-            deviation = np.maximum(deviation, _SMALLEST_DEVIATION)
-        level = base + smoothing.level * believed
-        trend = smoothing.damping * trend + smoothing.trend * believed
-        season[every, kind] += smoothing.season * believed
-        levels[:, number], trends[:, number], seasons[:, number] = level, trend, season
-    return States(expected, levels, trends, seasons)
+        error = np.where(seen[:, number], logs[:, number] - expected[:, number], 0.0)
+        bound = limit * deviation
+        believed = np.minimum(np.maximum(error, -bound), bound)
+        size = _TO_SIGMA * np.minimum(np.abs(error), _DEVIATION_SEEN * deviation)
+        deviation = deviation + np.where(seen[:, number], _DEVIATION_RATE * (size - deviation), 0.0)
+        deviation = np.maximum(deviation, _SMALLEST_DEVIATION)
+        level = base + to_level * believed
+        trend = damping * trend + to_trend * believed
+        season[every, kind] += to_season * believed
+        levels[:, number], trends[:, number], seasons[:, number] = level, trend, season[:kept]
+    parts = [slice(place * rows, (place + 1) * rows) for place in range(count)]
+    return {
+        smoothing: States(
+            expected[part],
+            levels[part],
+            trends[part],
+            seasons[part] if part.stop <= kept else season[part, None],
+        )
+        for smoothing, part in zip(smoothings, parts, strict=True)
+    }
 
 
 def ahead(states: States, kinds: Kinds, smoothing: Smoothing) -> Array:

@@ -27,9 +27,8 @@ from models.cost.smoothing import (
     States,
     ahead,
     day_kinds,
-    first_states,
     past_errors,
-    smooth,
+    smooth_all,
 )
 from models.heads.base import BaseHead, FieldType, OutputField
 
@@ -84,21 +83,21 @@ class Windows:
         first: Shape (u,), a row of each window.
         of_row: Shape (n,), the window of each row.
         cost: Shape (u, w), oldest day first.
-        kinds: Shape (u, w).
         kinds_ahead: Shape (u, h).
         offset: Shape (u, 1).
+        logs: Shape (u, w), of cost and offset.
+        kinds: Shape (u, w).
+        states: Of every smoothing of the head.
     """
 
     first: NDArray[np.intp]
     of_row: NDArray[np.intp]
     cost: Array
-    kinds: Kinds
     kinds_ahead: Kinds
     offset: Array
-
-    @property
-    def logs(self) -> Array:
-        return np.asarray(np.log(self.cost + self.offset))
+    logs: Array
+    kinds: Kinds
+    states: Mapping[Smoothing, States]
 
 
 class CostHead(BaseHead):
@@ -208,15 +207,24 @@ class CostHead(BaseHead):
             np.nan_to_num(told, nan=-1.0), axis=0, return_index=True, return_inverse=True
         )
         cost = np.maximum(lags[first], 0.0)
-        width = len(self.lags)
+        offset = offset_of(cost)[:, None]
+        logs = np.asarray(np.log(cost + offset))
+        kinds = day_kinds(weekday[first], month[first], day[first], np.arange(-len(self.lags), 0))
         return Windows(
             first=first,
             of_row=of_row.reshape(-1),
             cost=cost,
-            kinds=day_kinds(weekday[first], month[first], day[first], np.arange(-width, 0)),
             kinds_ahead=day_kinds(weekday[first], month[first], day[first], np.arange(self.horizon)),
-            offset=offset_of(cost)[:, None],
+            offset=offset,
+            logs=logs,
+            kinds=kinds,
+            states=smooth_all(logs, kinds, self._smoothings(), remembered=len(set(self.scale_by))),
         )
+
+    def _smoothings(self) -> tuple[Smoothing, ...]:
+        """Each once, whatever the number of members that use it; first those whose past errors are asked for."""
+        of_members = (smoothing for member in self.members for smoothing in member.smoothings)
+        return tuple(dict.fromkeys((*self.scale_by, *of_members)))
 
     def path(self, windows: Windows, raw: Mapping[str, NDArray]) -> Array:
         """Forecast of each day of the horizon, shape (u, h).
@@ -231,12 +239,11 @@ class CostHead(BaseHead):
 
     def member_path(self, member: CostMember, windows: Windows, raw: Mapping[str, NDArray]) -> Array:
         """Forecast of each day of the horizon by one member, shape (u, h)."""
-        logs, offset = windows.logs, windows.offset
+        offset = windows.offset
         middle = np.log(_mean(windows.cost)[:, None] + offset)
-        first = first_states(logs, windows.kinds)
         paths, past = [], []
         for smoothing in member.smoothings:
-            states = smooth(logs, windows.kinds, smoothing, first)
+            states = windows.states[smoothing]
             future = ahead(states, windows.kinds_ahead, smoothing)
             future = np.clip(future, middle - _LARGEST_CHANGE, middle + _LARGEST_CHANGE)
             paths.append(np.exp(future))
@@ -260,14 +267,14 @@ class CostHead(BaseHead):
 
     def past_errors(self, windows: Windows) -> Array:
         """How far the window's own forecasts were off by group of days, in logarithms, shape (u, g)."""
-        logs = windows.logs
-        first = first_states(logs, windows.kinds)
-        all_states = [smooth(logs, windows.kinds, smoothing, first) for smoothing in self.scale_by]
-        return np.stack([self._error_at(step, logs, windows, all_states) for step in self._middles()], axis=1)
+        return np.stack([self._error_at(step, windows) for step in self._middles()], axis=1)
 
-    def _error_at(self, step: int, logs: Array, windows: Windows, all_states: list[States]) -> Array:
+    def _error_at(self, step: int, windows: Windows) -> Array:
         span = len(self.lags) - WARM_UP
-        errors = [past_errors(logs, windows.kinds, states, step, span) for states in all_states]
+        errors = [
+            past_errors(windows.logs, windows.kinds, windows.states[smoothing], step, span)
+            for smoothing in self.scale_by
+        ]
         error = np.nan_to_num(np.mean(errors, axis=0), nan=_UNKNOWN_ERROR)
         return np.asarray(np.maximum(error, _SMALLEST_ERROR))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.cost.smoothing import First, Smoothing, ahead, day_kinds, past_errors, smooth
+from models.cost.smoothing import First, Smoothing, ahead, day_kinds, past_errors, smooth, smooth_all
 
 
 def logs(days: int = 120, seed: int = 0) -> np.ndarray:
@@ -121,3 +121,27 @@ def test_past_errors_are_those_of_the_forecasts_that_were_made() -> None:
 def test_a_season_that_would_not_settle_is_refused() -> None:
     with pytest.raises(ValueError, match="would not settle"):
         Smoothing(level=0.9, season=0.2)
+
+
+def test_several_smoothings_in_one_pass_are_those_of_one_at_a_time():
+    random = np.random.default_rng(3)
+    windows = random.normal(3.0, 0.2, (5, 90))
+    windows[random.uniform(size=windows.shape) < 0.1] = np.nan
+    kinds = (np.arange(90)[None] + random.integers(0, 7, (5, 1))) % 7
+    asked = (
+        Smoothing(level=0.3, season=0.1, limit=2.0),
+        Smoothing(level=0.2, season=0.3, trend=0.05, damping=0.9),
+        Smoothing(level=0.5),
+    )
+    found = smooth_all(windows, kinds, asked, remembered=1)
+    for smoothing in asked:
+        alone = smooth(windows, kinds, smoothing)
+        for name in ("expected", "level", "trend"):
+            np.testing.assert_array_equal(getattr(found[smoothing], name), getattr(alone, name))
+        np.testing.assert_array_equal(found[smoothing].season[:, -1], alone.season[:, -1])
+        ahead_of = kinds[:, :30]
+        np.testing.assert_array_equal(
+            ahead(found[smoothing], ahead_of, smoothing), ahead(alone, ahead_of, smoothing)
+        )
+    np.testing.assert_array_equal(found[asked[0]].season, smooth(windows, kinds, asked[0]).season)
+    assert found[asked[2]].season.shape == (5, 1, 7)
