@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 OPSET, TREES_OPSET = 17, 3
 SEEN_OUTPUT = "seen"
+_EXACT = 2.0**23  # of this many parts, float32 adds up to 1 exactly
 LARGEST = 1e9  # a ratio to next to nothing; beyond any threshold worth learning
 
 
@@ -130,6 +131,23 @@ def forest_trees(forest: RandomForestRegressor, first_target: int = 0) -> list[T
     """Trees of a forest of one or several targets; their sum is the forest's mean."""
     share = 1.0 / len(forest.estimators_)
     return [_forest_tree(member, share, first_target) for member in forest.estimators_]
+
+
+def round_leaves(forest: RandomForestRegressor) -> None:
+    """Round the leaves of a forest of shares so that its mean is the same number in single and in double precision.
+
+    Each leaf's part of the mean becomes a multiple of 2^-23. Sums of such up to 1 are exact in
+    float32, in any order: a runtime that adds trees up as it likes answers with the bits of
+    scikit-learn. The mean moves by at most ``trees / 2^24``, and not at all where every tree says 0 or
+    1 and their number is a power of two.
+
+    Args:
+        forest: Its outcomes are within 0 and 1. Changed in place.
+    """
+    count = len(forest.estimators_)
+    for member in forest.estimators_:
+        values = member.tree_.value
+        values[...] = np.rint(values / count * _EXACT) / _EXACT * count
 
 
 def _forest_tree(member: DecisionTreeRegressor, share: float, first_target: int) -> Tree:

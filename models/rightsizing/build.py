@@ -26,21 +26,22 @@ from models.rightsizing.measures import FLOORS, WEEK, Resource, resources
 from models.rightsizing.task import SizingTask
 from models.specs import Decision, ModelSpec
 from models.targets import ValuesAhead
-from models.tree_graph import Ratio, TreeInputs, forest_trees, save_trees
+from models.tree_graph import Ratio, TreeInputs, forest_trees, round_leaves, save_trees
 
 if TYPE_CHECKING:
     import optuna
     from sklearn.ensemble import RandomForestRegressor
 
-TREES = 60
+#: A power of two: what all trees are certain of stays certain when leaves are rounded.
+TREES = 64
 #: Tuning varies the other forest: regret, which it is judged by, does not depend on the class.
 CLASS_FOREST: Params = {"min_samples_leaf": 3, "max_features": 0.5}
 LEVELS = 24
 RISK_BINS = 16
 COVERAGE = 0.8
-# Leaves are averaged in float32 by the runtime; prices are in the hundreds. Demands are read off between two votes,
-# which may be nearly equal: of hundreds of GiB the rounding of votes makes some thousandths.
-TOLERANCE, RELATIVE_TOLERANCE = 1e-3, 1e-5
+# Votes are the same bits in the graph, see round_leaves: demands are read off between two votes that may be nearly
+# equal, where the rounding of float32 would move hundreds of GiB by some thousandths.
+TOLERANCE = 1e-9
 #: What tells a burst from a plateau.
 _SHAPES = (("std", "mean"), ("p95", "p50"), ("max", "p95"))
 #: Figures in the gauge's own unit, which mean something relative to the week's peak.
@@ -56,10 +57,8 @@ class SizingModel:
         seen: TreeInputs,
         inputs: tuple[InputField, ...],
         head: SizingHead,
-        largest: float,
     ) -> None:
         self._forests, self._seen, self._inputs, self._head = forests, seen, inputs, head
-        self._largest = largest
 
     @property
     def inputs(self) -> tuple[InputField, ...]:
@@ -87,7 +86,7 @@ class SizingModel:
         classes, demands = self._forests
         trees = [*forest_trees(classes), *forest_trees(demands, first_target=len(CLASSES))]
         forest = save_trees(self._head.estimator, self._seen, trees, outputs, folder)
-        return ServingParts((forest,), self._head, max(TOLERANCE, RELATIVE_TOLERANCE * self._largest))
+        return ServingParts((forest,), self._head, TOLERANCE)
 
 
 class SizingBuilder:
@@ -131,9 +130,10 @@ class SizingBuilder:
             for setting, outcomes in zip(settings, _outcomes(train, found, head), strict=True)
         )
         both = forests[0], forests[1]
-        largest = max(float(np.nanmax(resource.capacity.of_rows(train.columns))) for resource in found)
-        model = SizingModel(both, seen, inputs, head, largest)
-        return SizingModel(both, seen, inputs, _calibrated(head, model.votes(valid), valid, found), largest)
+        for forest in both:
+            round_leaves(forest)
+        model = SizingModel(both, seen, inputs, head)
+        return SizingModel(both, seen, inputs, _calibrated(head, model.votes(valid), valid, found))
 
     def task(self, spec: ModelSpec) -> SizingTask:
         return SizingTask(_prices(spec), _gauges(spec))

@@ -77,6 +77,7 @@ def test_the_export_answers_as_the_model_does(tmp_path: Path):
     parts = model.save(tmp_path)
     (estimator,) = parts.estimators
     raw = OnnxRuntime(estimator, tmp_path).raw(estimator_matrix(fresh.columns, INPUTS, estimator))
+    np.testing.assert_array_equal(raw, model.votes(fresh), err_msg="a demand hangs on the last bits of votes")
     native, exported = model.answer(fresh), parts.head.answer(fresh.columns, {estimator.name: raw})
     for name, values in native.items():
         if values.dtype.kind == "f":
