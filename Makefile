@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models bench-gates bench-serving
+.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models bench-gates bench-serving bench-drift
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,9 +54,7 @@ test: lint ## Everything: lint, unit, integration, end to end
 	$(BIN)/pytest -q -m integration
 	$(BIN)/pytest -q -m e2e
 
-bench: $(VENV)/.run ## Figures on real telemetry: make bench DATA=folder
-	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench DATA=folder"; exit 2; }
-	$(BIN)/python -m benchmarks.failure.report --data "$(DATA)"
+bench: bench-models ## The same as bench-models
 
 bench-models: $(VENV)/.run ## Every model on real telemetry, one table: make bench-models DATA=folder
 	@[ -n "$(DATA)" ] || { echo "Say where the real telemetry is: make bench-models DATA=folder"; exit 2; }
@@ -67,6 +65,9 @@ bench-gates: $(VENV)/.dev ## How often the gate errs, in worlds where the truth 
 
 bench-serving: $(VENV)/.dev ## The server beside its peers, in one run; wants a quiet machine
 	$(BIN)/python -m benchmarks.serving.report
+
+bench-drift: $(VENV)/.dev ## How often drift is seen where there is none, and how soon where there is
+	$(BIN)/python -m benchmarks.drift.report
 
 lock: $(VENV)/.dev ## Compile the lock files anew
 	@bash infra/lock.sh $(BIN)/uv

@@ -12,15 +12,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.models.table import Row
 from models.base import Answers, Array, Observations
 from models.manifest import InputField
+from models.plots import BLUE, GREY
 from models.scaling.policy import Outlook, ScalingPolicy, Situation, desired_replicas
 from models.specs import ModelSpec
 from models.targets import ValuesAhead
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 REPLICAS_AT_PEAK = 30
 #: Minutes from asking for a replica to its first request: a virtual machine, and one that has caches to fill.
@@ -31,6 +37,7 @@ TOLERANCE = 0.1
 REACTIVE_TARGETS = tuple(np.arange(50, 101) / 100)
 HEADROOMS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 USUAL_TARGET = 0.7
+_TENTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -206,3 +213,81 @@ def replayed(series: Series, tested: Tested, startup: int) -> Replays:
         policy=policy,
         seconds=time.perf_counter() - begin,
     )
+
+
+def policy_rows(series: Series, replays: Replays) -> list[Row]:
+    """The policy as it is by default, beside the reactive targets nearest to it from either side."""
+    ours = replays.ours[replays.policy.headroom]
+    # No cheaper than ours: of these the cheapest. Ours has to have fewer short minutes as well.
+    dearer = {t: each for t, each in replays.reactive.items() if each.replica_minutes >= ours.replica_minutes}
+    matched = min(dearer, key=lambda target: dearer[target].replica_minutes, default=None)
+    safer = {t: each for t, each in replays.reactive.items() if each.short_minutes <= ours.short_minutes}
+    safe = min(safer, key=lambda target: safer[target].replica_minutes, default=None)
+    what = f"{series.name}, replay of {replays.hours:.0f} h, replicas start after {replays.startup} min"
+    beaten = [
+        target
+        for target in _TENTHS
+        if any(_beats(each, replays.reactive[target]) for each in replays.ours.values())
+    ]
+    curve = f"of the reactive targets {_TENTHS[0]:g} to {_TENTHS[-1]:g} a headroom of ours is below both in {len(beaten)} of {len(_TENTHS)}"
+    rows: list[Row] = []
+    if matched is not None:
+        other = replays.reactive[matched]
+        rows.append(
+            Row(
+                model="scaling",
+                data=what,
+                metric="under-provisioned minutes",
+                baseline=other.short_minutes,
+                ours=ours.short_minutes,
+                target="minutes and cost below reactive's",
+                reached=_beats(ours, other),
+                seconds=replays.seconds,
+                note=f"reactive target {matched:.2f}, the cheapest that costs as much or more: "
+                f"{other.replica_minutes / replays.needed:.3f} of the replica-minutes filled by the load, "
+                f"ours {ours.replica_minutes / replays.needed:.3f}; {curve}",
+            )
+        )
+    if safe is not None:
+        rows.append(
+            Row(
+                model="scaling",
+                data=what,
+                metric="replica-minutes over those that the load fills",
+                baseline=replays.reactive[safe].replica_minutes / replays.needed,
+                ours=ours.replica_minutes / replays.needed,
+                seconds=replays.seconds,
+                note=f"reactive target {safe:.2f}, the cheapest that is short no longer than ours "
+                f"({replays.reactive[safe].short_minutes:.0f} min, ours {ours.short_minutes:.0f})",
+            )
+        )
+    return rows
+
+
+def _beats(ours: Provision, other: Provision) -> bool:
+    """Both below, or none short at all and ours cheaper."""
+    cheaper = ours.replica_minutes < other.replica_minutes
+    return cheaper and (
+        ours.short_minutes < other.short_minutes or ours.short_minutes == other.short_minutes == 0
+    )
+
+
+def plot_curves(axis: Axes, replays: Replays) -> None:
+    for label, colour, curve in (
+        (f"reactive: target {REACTIVE_TARGETS[-1]:g} … {REACTIVE_TARGETS[0]:g}", GREY, replays.reactive),
+        (f"ours: headroom {HEADROOMS[0]:g} … {HEADROOMS[-1]:g}", BLUE, replays.ours),
+    ):
+        points = sorted(curve.values(), key=lambda each: each.replica_minutes)
+        axis.plot(
+            [each.replica_minutes / replays.needed for each in points],
+            [each.short_minutes / replays.hours for each in points],
+            marker=".",
+            color=colour,
+            label=label,
+        )
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("replica-minutes over those that the load fills")
+    axis.set_ylabel("under-provisioned minutes an hour")
+    axis.set_title(f"replicas start after {replays.startup} min")
+    axis.legend(fontsize="small")

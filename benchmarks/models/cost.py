@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.models.table import Row
 from feature_repo.transformations import telemetry_features
-from models.base import Answers, Observations, builder_of
+from models.base import Answers, Observations, Task, builder_of
 from models.cost.origins import origins_of
 from models.cost.spec import SPEC
 from models.folds import together
@@ -40,6 +40,8 @@ HISTORY_DAYS = 200
 REFIT_DAYS = 28
 VALID_DAYS = 56
 SEED = 7
+BLOCK_DAYS, RESAMPLES = 30, 2000
+COVERAGES = ("coverage", "total_coverage")
 TARGET_MEAN, TARGET_MEDIAN, NOMINAL, WITHIN = 0.075, 0.05, 0.80, 0.03
 
 
@@ -235,6 +237,10 @@ def _figures(data: str, tested: Backtest, spec: ModelSpec, wanted: tuple[Wanted,
         if figure.name not in ours:
             continue
         beside = {name: figures[figure.name] for name, figures in theirs.items() if figure.name in figures}
+        notes = [f"{name} {value:.4g}" for name, value in beside.items()]
+        if figure.name in COVERAGES:
+            low, high = _interval_over_months(tested, task, figure.name)
+            notes.append(f"95 %: {low:.3f} to {high:.3f}, 30 days of origins resampled at a time")
         rows.append(
             Row(
                 model="cost",
@@ -246,10 +252,25 @@ def _figures(data: str, tested: Backtest, spec: ModelSpec, wanted: tuple[Wanted,
                 target=figure.target,
                 reached=figure.reached(ours[figure.name]),
                 seconds=tested.seconds,
-                note=", ".join(f"{name} {value:.4g}" for name, value in beside.items()),
+                note=", ".join(notes),
             )
         )
     return rows
+
+
+def _interval_over_months(tested: Backtest, task: Task, name: str) -> tuple[float, float]:
+    """95 % interval of a share of all rows, by a bootstrap of spans of 30 days: forecasts of a month hang together so long."""
+    since = (tested.rows.time - tested.rows.time.min()) // np.timedelta64(BLOCK_DAYS, "D")
+    shares, counts = [], []
+    for block in np.unique(since):
+        part = _chosen(tested, since == block)
+        shares.append(task.metrics(part.rows, part.ours)[name])
+        counts.append(len(part.rows))
+    drawn = np.random.default_rng(SEED).integers(0, len(shares), (RESAMPLES, len(shares)))
+    weight = np.array(counts, dtype=np.float64)[drawn]
+    means = (np.array(shares)[drawn] * weight).sum(axis=1) / weight.sum(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _plot(tested: Backtest, file: Path) -> None:

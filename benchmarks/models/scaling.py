@@ -17,20 +17,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.models.autoscaling import (
-    HEADROOMS,
-    REACTIVE_TARGETS,
     STARTUPS,
-    Provision,
     Replays,
     Series,
     Tested,
+    plot_curves,
+    policy_rows,
     replayed,
     step_for,
     steps_of,
@@ -52,9 +50,6 @@ from pipelines.settings import load_settings
 from pipelines.snapshot.parts import observations
 from pipelines.sources.base import open_source
 from pipelines.sources.profile import load_profile
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SOURCES = ("web_requests", "datacenter_aggregates")
 SEED = 7
@@ -78,7 +73,7 @@ def run(data: Path, folder: Path, quick: bool) -> list[Row]:
         fits = f", refitted every {refit_days} days" if refit_days else ""
         rows += _forecast_rows(series, tested, f"{series.name}, from {_day(start)}{fits}", judged=True)
         replays = [replayed(series, tested, startup) for startup in STARTUPS]
-        rows += [row for each in replays for row in _policy_rows(series, each)]
+        rows += [row for each in replays for row in policy_rows(series, each)]
         _plot(series, tested, replays, folder / f"scaling_{series.name}.png")
         if quick:
             continue
@@ -262,66 +257,6 @@ def _ratio_interval(part: Observations, forecast: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _policy_rows(series: Series, replays: Replays) -> list[Row]:
-    """The policy as it is by default, beside the reactive targets nearest to it from either side."""
-    ours = replays.ours[replays.policy.headroom]
-    # No cheaper than ours: of these the cheapest. Ours has to have fewer short minutes as well.
-    dearer = {t: each for t, each in replays.reactive.items() if each.replica_minutes >= ours.replica_minutes}
-    matched = min(dearer, key=lambda target: dearer[target].replica_minutes, default=None)
-    safer = {t: each for t, each in replays.reactive.items() if each.short_minutes <= ours.short_minutes}
-    safe = min(safer, key=lambda target: safer[target].replica_minutes, default=None)
-    what = f"{series.name}, replay of {replays.hours:.0f} h, replicas start after {replays.startup} min"
-    beaten = [
-        target
-        for target in _TENTHS
-        if any(_beats(each, replays.reactive[target]) for each in replays.ours.values())
-    ]
-    curve = f"of the reactive targets {_TENTHS[0]:g} to {_TENTHS[-1]:g} a headroom of ours is below both in {len(beaten)} of {len(_TENTHS)}"
-    rows: list[Row] = []
-    if matched is not None:
-        other = replays.reactive[matched]
-        rows.append(
-            Row(
-                model="scaling",
-                data=what,
-                metric="under-provisioned minutes",
-                baseline=other.short_minutes,
-                ours=ours.short_minutes,
-                target="minutes and cost below reactive's",
-                reached=_beats(ours, other),
-                seconds=replays.seconds,
-                note=f"reactive target {matched:.2f}, the cheapest that costs as much or more: "
-                f"{other.replica_minutes / replays.needed:.3f} of the replica-minutes filled by the load, "
-                f"ours {ours.replica_minutes / replays.needed:.3f}; {curve}",
-            )
-        )
-    if safe is not None:
-        rows.append(
-            Row(
-                model="scaling",
-                data=what,
-                metric="replica-minutes over those that the load fills",
-                baseline=replays.reactive[safe].replica_minutes / replays.needed,
-                ours=ours.replica_minutes / replays.needed,
-                seconds=replays.seconds,
-                note=f"reactive target {safe:.2f}, the cheapest that is short no longer than ours "
-                f"({replays.reactive[safe].short_minutes:.0f} min, ours {ours.short_minutes:.0f})",
-            )
-        )
-    return rows
-
-
-_TENTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-def _beats(ours: Provision, other: Provision) -> bool:
-    """Both below, or none short at all and ours cheaper."""
-    cheaper = ours.replica_minutes < other.replica_minutes
-    return cheaper and (
-        ours.short_minutes < other.short_minutes or ours.short_minutes == other.short_minutes == 0
-    )
-
-
 def _day(moment: np.datetime64) -> str:
     return str(moment.astype("datetime64[D]"))
 
@@ -343,26 +278,5 @@ def _plot(series: Series, tested: Tested, replays: list[Replays], file: Path) ->
     left.tick_params("x", rotation=30)
     left.legend(fontsize="small")
     for axis, each in zip(others, replays, strict=True):
-        _plot_curves(axis, each)
+        plot_curves(axis, each)
     figure.savefig(file, dpi=80)
-
-
-def _plot_curves(axis: Axes, replays: Replays) -> None:
-    for label, colour, curve in (
-        (f"reactive: target {REACTIVE_TARGETS[-1]:g} … {REACTIVE_TARGETS[0]:g}", GREY, replays.reactive),
-        (f"ours: headroom {HEADROOMS[0]:g} … {HEADROOMS[-1]:g}", BLUE, replays.ours),
-    ):
-        points = sorted(curve.values(), key=lambda each: each.replica_minutes)
-        axis.plot(
-            [each.replica_minutes / replays.needed for each in points],
-            [each.short_minutes / replays.hours for each in points],
-            marker=".",
-            color=colour,
-            label=label,
-        )
-    axis.set_yscale("symlog", linthresh=0.1)
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("replica-minutes over those that the load fills")
-    axis.set_ylabel("under-provisioned minutes an hour")
-    axis.set_title(f"replicas start after {replays.startup} min")
-    axis.legend(fontsize="small")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.models.anomaly import Scored, factor_of
+from benchmarks.models.detectors import Scored, factor_of
 
 
 def servers() -> list[Scored]:

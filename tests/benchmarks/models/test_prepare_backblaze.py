@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.failure.prepare_backblaze import COUNTERS, Tables, prepare
+from benchmarks.models.prepare_backblaze import COUNTERS, Tables, prepare
 from models.targets import EventWithin, Table
 from pipelines.snapshot import steps
 from pipelines.sources.profile import load_profile

@@ -1,18 +1,13 @@
-"""Run the whole chain of ``failure`` on real telemetry and write its figures beside the published ones.
+"""The chain of ``failure`` on real telemetry, with a lake and an MLflow server of its own; what it answers on holdouts.
 
-    python -m benchmarks.failure.report --data DATA
-
-Ingest to promote on ``azure_pdm`` and ``backblaze_drives`` as ``headrace train failure --source …``
-does it, with a lake and an MLflow server of its own below ``HEADRACE_HOME/benchmarks/failure``. Run
-again it goes on where it stopped. Writes ``RESULTS.md`` and its plots beside this module.
+Ingest to promote as ``headrace train failure --source …`` does it, below ``HEADRACE_HOME/benchmarks``.
+Run again it goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -21,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +24,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.failure import prepare_backblaze
-from benchmarks.failure.figures import Figure, azure_figures, backblaze_figures, plot_azure, plot_backblaze
 from models.base import Observations, builder_of
 from models.catalogue import find
 from models.heads import ProbabilityHead
@@ -45,21 +37,15 @@ from pipelines.ingest import job as ingest_job
 from pipelines.references import FeaturesRef, SnapshotRef, Window
 from pipelines.settings import Settings, load_settings
 from pipelines.snapshot import job as snapshot_job
-from pipelines.snapshot import steps as snapshot_steps
 from pipelines.snapshot.parts import observations
 from pipelines.snapshot.steps import PARTS
 from pipelines.sources.profile import BUNDLED, SourceProfile, load_profile, registered_name
 from pipelines.validate import job as validate_job
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from pipelines.adapters.runtimes import Predictor
 
 MODEL = "failure"
-HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
-COMMAND = "python -m benchmarks.failure.report --data DATA"
 START_SECONDS = 120
 VALID_DRIVES = 0.05  # enough to stop by and to calibrate; every other drive teaches
 
@@ -71,26 +57,13 @@ class Scored:
     part: Observations
     probability: NDArray[np.float64]
     alarm_threshold: float
-    counts: dict[str, tuple[int, int]]  # rows and positives by part
-
-
-def main() -> None:
-    # An end from outside is an exit like any other: the MLflow server below is stopped on the way.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder of azure_pdm/ and backblaze_drives/; default HEADRACE_SHARED_DATA"
-    )
-    data = parser.parse_args().data or load_settings().shared_data
-    if data is None:
-        parser.error("give --data, or set HEADRACE_SHARED_DATA to the folder of the shared data")
-    with workspace(data) as settings:
-        write_results(settings)
 
 
 @contextlib.contextmanager
 def workspace(data: Path, name: str = MODEL) -> Iterator[Settings]:
     """Settings with a lake and a running MLflow server of their own, below ``HEADRACE_HOME/benchmarks/<name>``."""
+    # An end from outside is an exit like any other: the MLflow server below is stopped on the way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     base = load_settings(shared_data=data.resolve())
     home = (base.home / "benchmarks" / name).resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -103,60 +76,6 @@ def workspace(data: Path, name: str = MODEL) -> Iterator[Settings]:
         yield load_settings(
             {}, home=home, shared_data=base.shared_data, tracking_url=url, random_seed=base.random_seed
         )
-
-
-def write_results(settings: Settings) -> None:
-    """Run both data sets and write the page and its plots."""
-    assert settings.shared_data is not None
-    azure = run_source("azure_pdm", settings)
-    prepare_backblaze.write(settings.shared_data, settings.home)
-    newer = run_source("backblaze_drives", settings)
-    others = by_drive(settings)
-    plot_azure(azure.part, azure.probability, HERE / "azure_pdm.png")
-    plot_backblaze(
-        {
-            "other drives, newer days": (newer.part, newer.probability),
-            "other drives, all days": (others.part, others.probability),
-        },
-        HERE / "backblaze_drives.png",
-    )
-    seed = settings.random_seed
-    page = "\n".join(
-        [
-            "# Figures of `failure` on real telemetry",
-            "",
-            f"Written by `{COMMAND}` (seed {seed}, LightGBM {version('lightgbm')}, Python {platform.python_version()}).",
-            "The baselines are those of the data sets' READMEs. Intervals: 95 %, bootstrap over whole machines or drives.",
-            "",
-            *_section(
-                "azure_pdm",
-                "Holdout: October to December 2015, all 80 machines, each midnight.",
-                azure,
-                azure_figures(azure.part, azure.probability, azure.alarm_threshold, seed),
-                "azure_pdm.png",
-            ),
-            *_section(
-                "backblaze_drives: as the baseline was taken",
-                "Holdout: a quarter of the drives, all of their days. The baseline was trained on all development "
-                "drives and tested on evaluation drives that are not public; this one was trained on 70 % of the development "
-                "drives (5 % more to stop early and calibrate), and tested on the other 25 %.",
-                others,
-                backblaze_figures(others.part, others.probability, seed),
-                "backblaze_drives.png",
-            ),
-            *_section(
-                "backblaze_drives: as in production",
-                "Holdout of the gate: a quarter of the drives, and of these only the newest quarter of the time, "
-                "after all that training saw of the other drives. Harder than the baseline's test, and what a "
-                "user would meet.",
-                newer,
-                backblaze_figures(newer.part, newer.probability, seed),
-                None,
-            ),
-        ]
-    )
-    RESULTS.write_text(page.rstrip("\n") + "\n", "utf-8")
-    print(page)
 
 
 def run_source(source: str, settings: Settings) -> Scored:
@@ -173,9 +92,7 @@ def run_source(source: str, settings: Settings) -> Scored:
     holdout = observations(rows, "holdout", manifest.entity, manifest.inputs)
     head = predictor.manifest.head
     assert isinstance(head, ProbabilityHead)
-    return Scored(
-        holdout, predictor.predict(holdout.columns)["probability"], head.alarm_threshold, _counts(rows)
-    )
+    return Scored(holdout, predictor.predict(holdout.columns)["probability"], head.alarm_threshold)
 
 
 def by_drive(settings: Settings) -> Scored:
@@ -213,7 +130,7 @@ def by_drive(settings: Settings) -> Scored:
         manifest.spec,
     )
     probability = fitted.answer(parts["holdout"])["probability"]
-    return Scored(parts["holdout"], probability, float("nan"), _counts(rows))
+    return Scored(parts["holdout"], probability, float("nan"))
 
 
 @contextlib.contextmanager
@@ -287,51 +204,3 @@ def _candidate(profile: SourceProfile, settings: Settings) -> tuple[Predictor, S
     return predictor, SnapshotRef(
         model=MODEL, source=profile.name, sha256=sha256, url=url, rows={}, positives={}
     )
-
-
-def _counts(rows: pl.DataFrame) -> dict[str, tuple[int, int]]:
-    rows_of, positives_of = snapshot_steps.counts(rows)
-    return {part: (rows_of[part], positives_of[part]) for part in PARTS}
-
-
-def _section(title: str, about: str, scored: Scored, figures: list[Figure], plot: str | None) -> list[str]:
-    short = [
-        figure.metric + (" (the baseline is inside the interval)" if figure.is_within_chance else "")
-        for figure in figures
-        if figure.falls_short
-    ]
-    compared = any(figure.baseline is not None for figure in figures)
-    told = (
-        f"**Falls short of the baseline**: {'; '.join(short)}."
-        if short
-        else "No figure falls short of the baseline."
-    )
-    return [
-        f"## {title}",
-        "",
-        about,
-        "Rows (positive): "
-        + ", ".join(f"{part} {rows:,} ({positives:,})" for part, (rows, positives) in scored.counts.items())
-        + ".",
-        "",
-        "| metric | README baseline | ours | 95 % |",
-        "|---|---:|---:|---:|",
-        *(_line(figure) for figure in figures),
-        "",
-        *([told, ""] if compared else []),
-        *([f"![{title}]({plot})", ""] if plot else []),
-    ]
-
-
-def _line(figure: Figure) -> str:
-    baseline = "" if figure.baseline is None else f"{figure.baseline:.3g}"
-    interval = f"{_digits(figure.interval[0])} … {_digits(figure.interval[1])}" if figure.interval else ""
-    return f"| {figure.metric} | {baseline} | {_digits(figure.ours)} | {interval} |"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Turn the life histories of ``backblaze_drives`` into telemetry, events and inventory.
 
-    python -m benchmarks.failure.prepare_backblaze --data DATA
+    python -m benchmarks.models.prepare_backblaze --data DATA
 
 The public files hold one row for each stretch of a drive's life in which its SMART counters stayed
 the same, in power-on hours. The chain wants rows with times. What becomes what:

@@ -5,19 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.failure.figures import Figure, alarms, backblaze_figures, expected_over_seen
+from benchmarks.models.failure_figures import alarms, backblaze_figures, expected_over_seen
 from models.base import Observations
-
-
-def test_a_figure_falls_short_to_the_digits_of_its_baseline():
-    assert not Figure("recall", 0.61, 0.606).falls_short
-    assert Figure("recall", 0.61, 0.604).falls_short
-    assert not Figure("recall", None, 0.1).falls_short
-
-
-def test_chance_is_told_from_a_loss():
-    assert Figure("recall", 0.61, 0.6, (0.55, 0.65)).is_within_chance
-    assert not Figure("recall", 0.61, 0.5, (0.45, 0.55)).is_within_chance
 
 
 def test_weights_stand_for_the_rows_that_were_not_kept():
@@ -41,4 +30,3 @@ def test_a_perfect_ranking_recalls_all_at_every_rate():
     figures = {figure.metric: figure for figure in backblaze_figures(part, label * 0.9 + 0.05, seed=1)}
     assert figures["recall at 1.00% false positives per drive-day"].ours == 1.0
     assert figures["area under ROC"].ours == 1.0
-    assert not any(figure.falls_short for figure in figures.values())

@@ -36,21 +36,6 @@ class Figure:
     ours: float
     interval: tuple[float, float] | None = None
 
-    @property
-    def falls_short(self) -> bool:
-        """Below the baseline, to the digits that the baseline is given in."""
-        if self.baseline is None:
-            return False
-        digits = len(str(self.baseline).partition(".")[2])
-        return round(self.ours, digits) < self.baseline
-
-    @property
-    def is_within_chance(self) -> bool:
-        """Whether the interval holds the baseline."""
-        if self.baseline is None or self.interval is None:
-            return False
-        return self.interval[0] <= self.baseline <= self.interval[1]
-
 
 def azure_figures(part: Observations, probability: Array, alarm_threshold: float, seed: int) -> list[Figure]:
     """Figures as the README of azure_pdm gives them, and those of the threshold that the model serves with."""
