@@ -47,7 +47,7 @@ def overview(
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Headrace</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
+        f'<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>'
         f"<h1>Headrace</h1>{state}{f'<ul>{problems}</ul>' if problems else ''}{table}"
         '<p><a href="/docs">API</a> · <a href="/v2/health/ready">Readiness</a> · <a href="/metrics">Metrics</a> · '
         f'<a href="{escape(tracking_url)}">MLflow</a></p></body></html>'

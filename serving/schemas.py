@@ -39,7 +39,18 @@ class RequestedOutput(BaseModel):
 class InferRequest(BaseModel):
     """Body of ``/v2/models/{model}/infer``."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "inputs": [
+                        {"name": "cpu_percent_mean_3h", "shape": [1], "datatype": "FP64", "data": [71.5]}
+                    ]
+                }
+            ]
+        },
+    )
 
     id: str | None = None
     inputs: list[InferTensor]
@@ -52,7 +63,12 @@ class InferRequest(BaseModel):
 class PredictRequest(BaseModel):
     """Body of ``/models/{model}/predict``: either records, or entities."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"entities": ["m-001"]}, {"records": [{"cpu_percent_mean_3h": 71.5}]}]
+        },
+    )
 
     records: list[Any] | None = Field(None, description="One object per row, with a value per input.")
     entities: list[str] | None = Field(
@@ -119,7 +135,12 @@ class Split(BaseModel):
 class InvocationsRequest(BaseModel):
     """Body of ``/models/{model}/invocations``: one of the shapes of MLflow's scoring server."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"dataframe_split": {"columns": ["cpu_percent_mean_3h"], "data": [[71.5]]}}]
+        },
+    )
 
     dataframe_split: Split | None = None
     dataframe_records: list[dict[str, Any]] | None = None

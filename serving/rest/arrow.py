@@ -85,7 +85,7 @@ def _table(pyarrow: ModuleType, content: bytes) -> Any:
             table = reader.read_all()
         # Offsets in a stream may point anywhere: what is read must have been looked at first.
         table.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name
         raise MalformedRequestError(f"the body is no Arrow stream: {str(error)[:200]}") from error
     return table
 
