@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace import lineage_cli, trace_cli
+from headrace import keys_cli, lineage_cli, monitor_cli, rollout_cli, trace_cli
 from headrace.errors import Exit, exit_code
 from pipelines.errors import HeadraceError
 
@@ -390,7 +390,10 @@ def regime(
 
 
 lineage_cli.register(app)
+monitor_cli.register(app)
+rollout_cli.register(app)
 trace_cli.register(app)
+keys_cli.register(app)
 
 
 def _settings() -> Settings:
@@ -444,7 +447,7 @@ def _show_promotion(promotion: PromotionRef, json: bool = False) -> None:
     if json:
         _print_json(promotion.to_xcom())
         return
-    state = "is now" if promotion.moved else "is still"
+    state = "is now" if promotion.moved else "is still" if promotion.production else "is"
     production = f"version {promotion.production}" if promotion.production else "no version"
     output().print(f"{production} of {promotion.registered_name} {state} in production: {promotion.reason}")
     if promotion.proof:

@@ -14,6 +14,7 @@ from headrace.display import Board, messages
 from headrace.preflight import check_disk, check_ports
 from headrace.processes import Program, environment, programs
 from headrace.supervision import ProcessInfo, Tree, tail
+from pipelines.adapters.serving_client import trusted
 from pipelines.errors import ProcessError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def up(settings: Settings) -> list[Program]:
             check_disk(settings.home)
             check_ports(wanted, settings.bind_host)
             tree.launch(wanted, variables)
-        _start(tree, wanted)
+        _start(tree, wanted, settings)
     return wanted
 
 
@@ -79,11 +80,11 @@ class _Start:
     failure: str = ""
 
 
-def _start(tree: Tree, wanted: list[Program]) -> None:
+def _start(tree: Tree, wanted: list[Program], settings: Settings) -> None:
     """Start all; one that fails keeps back only those that need it."""
     starts = {program.name: _Start(program) for program in wanted}
     with (
-        httpx.Client(timeout=2, trust_env=False) as http,
+        httpx.Client(timeout=2, trust_env=False, verify=trusted(settings)) as http,
         Board(messages(), f"Starting; logs are in {tree.logs}") as board,
     ):
         for program in wanted:
@@ -139,7 +140,9 @@ def _advance(tree: Tree, start: _Start, info: ProcessInfo, http: httpx.Client, b
 def _is_ready(program: Program, info: ProcessInfo, http: httpx.Client) -> bool:
     if program.one_shot:
         return info.state == "EXITED" and info.exit_status == 0
-    if info.state not in {"STARTING", "RUNNING"} or program.ready_url is None:
+    if program.ready_url is None:
+        return info.state == "RUNNING"  # it has lived for a second
+    if info.state not in {"STARTING", "RUNNING"}:
         return False
     try:
         answer = http.get(program.ready_url)

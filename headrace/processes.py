@@ -40,7 +40,7 @@ class Program:
         title: For people.
         after: Names of programs that must be ready first.
         ports: What it listens on.
-        ready_url: Answers 200 when the program is ready.
+        ready_url: Answers 200 when the program is ready; None: it is once it runs.
         heartbeat: Component in Airflow's ``/api/v2/monitor/health`` that must have beaten since the start.
         one_shot: Runs to its end once, and is ready when that was a success.
         stamp: File and text that are written once the program was ready, by which later starts know
@@ -73,6 +73,10 @@ def programs(settings: Settings) -> list[Program]:
         found += _airflow(settings)
     if not settings.serving_url:
         found.append(_serving(settings, after=() if settings.tracking_url else ("mlflow",)))
+        found.append(_rollout_watcher())
+    # Beside the server alone, as a slim machine has it, nobody draws reports.
+    if settings.evidently and not settings.evidently_url and find_spec("evidently") is not None:
+        found.append(_evidently(settings))
     return found
 
 
@@ -166,6 +170,8 @@ def _serving(settings: Settings, after: tuple[str, ...]) -> Program:
     ports = [Port(settings.serving_port, f"{PREFIX}SERVING_PORT")]
     if settings.serving_grpc_port:
         ports.append(Port(settings.serving_grpc_port, f"{PREFIX}SERVING_GRPC_PORT"))
+    if settings.serving_admin_port:
+        ports.append(Port(settings.serving_admin_port, f"{PREFIX}SERVING_ADMIN_PORT"))
     return Program(
         name="serving",
         title="Server",
@@ -175,6 +181,29 @@ def _serving(settings: Settings, after: tuple[str, ...]) -> Program:
         # Live, not ready: before the first promotion there is nothing to answer with.
         ready_url=f"{settings.serving}/v2/health/live",
         page=settings.serving,
+    )
+
+
+def _rollout_watcher() -> Program:
+    """Rolls a new champion back whose errors jump: beside the server, wherever Airflow is."""
+    return Program(
+        name="rollout-watcher",
+        title="Rollout watcher",
+        command=_module("pipelines.rollout.watcher"),
+        after=("serving",),
+    )
+
+
+def _evidently(settings: Settings) -> Program:
+    # A link in reports leads from Airflow and MLflow here; the program itself keeps no state but the workspace.
+    command = ("ui", "--workspace", str(settings.evidently_workspace), "--host", settings.bind_host)
+    return Program(
+        name="evidently",
+        title="Evidently",
+        command=_module("evidently.cli", *command, "--port", str(settings.evidently_port)),
+        ports=(Port(settings.evidently_port, f"{PREFIX}EVIDENTLY_PORT"),),
+        ready_url=f"{settings.evidently}/api/version",
+        page=settings.evidently,
     )
 
 

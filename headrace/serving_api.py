@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
 from headrace.errors import NotRunningError
+from pipelines.adapters.serving_client import client
 from pipelines.errors import InvalidRequestError, ProcessError
-from pipelines.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from pipelines.settings import Settings
@@ -24,10 +24,7 @@ class ServingApi:
     # The first look-up of an entity imports Feast in the server: seconds, on a busy machine many.
     def __init__(self, settings: Settings, timeout_seconds: float = 90.0) -> None:
         self.url = settings.serving
-        local = urlsplit(self.url).hostname in LOOPBACK
-        self._http = httpx.Client(
-            base_url=self.url, timeout=httpx.Timeout(timeout_seconds, connect=3.0), trust_env=not local
-        )
+        self._http = client(settings, timeout_seconds)
 
     def version(self, model: str) -> str | None:
         """The version that answers requests now; None: the model is not served."""
@@ -69,6 +66,11 @@ def _content(answer: httpx.Response) -> Any:
         raise ProcessError(
             f"{answer.url} answered {answer.status_code} with {answer.text[:80]!r}: is this Headrace's server?"
         ) from error
+    if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        raise ProcessError(
+            f"the server at {answer.url} refuses: {content.get('error', content)}. Give a key as HEADRACE_SERVING_API_KEY "
+            "(`headrace keys new NAME`)"
+        )
     if answer.is_client_error:
         raise InvalidRequestError(
             str(content.get("error", content)), content.get("field") if isinstance(content, dict) else None

@@ -21,6 +21,7 @@ _EFFECTIVE = {  # fields whose empty default stands for an address that is worke
     "feature_registry_url": "feature_registry",
     "tuning_url": "tuning",
     "serving_url": "serving",
+    "serving_keys_file": "serving_key_file",
 }
 
 

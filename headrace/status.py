@@ -17,6 +17,7 @@ from headrace.display import coloured, duration
 from headrace.processes import programs
 from headrace.serving_api import ServingApi
 from headrace.supervision import Tree
+from pipelines.adapters.serving_client import trusted
 from pipelines.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def look(settings: Settings) -> Status:
     """Ask everything once. Whatever does not answer is a state here, never an error."""
     tree = Tree(settings)
     processes = tree.processes()
-    with httpx.Client(timeout=3, trust_env=False) as http:
+    with httpx.Client(timeout=3, trust_env=False, verify=trusted(settings)) as http:
         services = {
             "airflow": _airflow(settings, processes, http),
             "mlflow": _probed(
@@ -92,7 +93,7 @@ def look(settings: Settings) -> Status:
                 settings.serving, "/v2/health/live", settings.serving_url, processes.get("serving"), http
             ),
             "serving_grpc": _grpc(settings, processes.get("serving")),
-            "evidently": Service(None, "absent"),
+            "evidently": _evidently(settings, processes.get("evidently"), http),
         }
     notes: list[str] = []
     login = _login(settings)
@@ -140,6 +141,12 @@ def _grpc(settings: Settings, process: ProcessInfo | None) -> Service:
     if not settings.serving_url and (process is None or not process.alive):
         return Service(address, "down", "not started; something else answers at this address")
     return Service(address, "up")
+
+
+def _evidently(settings: Settings, process: ProcessInfo | None, http: httpx.Client) -> Service:
+    if not settings.evidently or (process is None and not settings.evidently_url):
+        return Service(None, "absent")
+    return _probed(settings.evidently, "/api/version", settings.evidently_url, process, http)
 
 
 def _airflow(settings: Settings, processes: dict[str, ProcessInfo], http: httpx.Client) -> Service:

@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     serving_port: int = Field(8000, ge=1, le=65535)
     serving_url: str = Field("", description="The server. Default: the one that `headrace up` starts.")
 
+    evidently_port: int = Field(
+        8090, ge=0, le=65535, description="Pages of drift reports; 0: none are served here."
+    )
+    evidently_url: str = Field("", description="These pages. Default: those that `headrace up` serves.")
+
     serving_models: str = Field(
         "", description="Registered models to serve, by comma. Default: all with an alias."
     )
@@ -96,6 +101,56 @@ class Settings(BaseSettings):
     )
     serving_admin_token: SecretStr | None = Field(
         None, description="For load and unload. Default: callers from the server's own machine may."
+    )
+    serving_admin_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port on serving_admin_host where alone metrics, webhooks, load and unload are answered. "
+        "0: on the port of the predictions.",
+    )
+    serving_admin_host: str = Field("127.0.0.1", description="Address of that port.")
+    serving_workers: int = Field(1, ge=1, le=64, description="Processes of the server.")
+
+    serving_keys: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Whether callers of the server need an API key. auto: unless it listens on loopback only.",
+    )
+    serving_keys_file: Path | None = Field(
+        None, description="Hashes of the API keys. Default: $HEADRACE_HOME/secrets/serving_keys.json."
+    )
+    serving_api_key: SecretStr | None = Field(
+        None, description="The key that `headrace status` and `headrace predict` show to the server."
+    )
+    serving_tls_certificate: Path | None = Field(
+        None, description="Certificate chain (PEM) of the server, REST and gRPC."
+    )
+    serving_tls_key: Path | None = Field(None, description="Its private key (PEM, no passphrase).")
+    serving_tls_authority: Path | None = Field(
+        None,
+        description="Certificates (PEM) by which `headrace` knows the server. Default: the system's authorities.",
+    )
+
+    serving_access_log: bool = Field(False, description="Whether each request is a line of the log.")
+    serving_traces_url: str = Field(
+        "",
+        pattern=r"^https?://.+|^$",
+        description="Where traces go by OTLP over HTTP, as http://collector:4318/v1/traces. Needs headrace[otel].",
+    )
+    serving_traces_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of requests that are traced, where the caller does not say."
+    )
+
+    serving_mirror_queue_bytes: int = Field(
+        64 * 2**20,
+        ge=2**16,
+        description="Of requests that wait to be mirrored to a challenger; those that find it full are not.",
+    )
+
+    rollout_servers: str = Field(
+        "",
+        description="Addresses of all replicas of the server, by comma, whose metrics decide on rollouts. Default: "
+        "the server.",
     )
 
     signing_key: Path | None = Field(
@@ -152,6 +207,9 @@ class Settings(BaseSettings):
         20260101, ge=0, description="Seed of splits, tuning and training; recorded with each run."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Of the server's log; json: one object a line."
+    )
     shared_data: Path | None = Field(
         None, description="Folder of real telemetry for tests and benchmarks; never needed."
     )
@@ -161,7 +219,14 @@ class Settings(BaseSettings):
     def _home_is_absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
 
-    @field_validator("signing_key", "prediction_log_folder")
+    @field_validator(
+        "signing_key",
+        "prediction_log_folder",
+        "serving_keys_file",
+        "serving_tls_certificate",
+        "serving_tls_key",
+        "serving_tls_authority",
+    )
     @classmethod
     def _paths_are_absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().resolve()
@@ -180,6 +245,12 @@ class Settings(BaseSettings):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both or neither")
         return self
 
+    @model_validator(mode="after")
+    def _tls_files_go_together(self) -> Settings:
+        if (self.serving_tls_certificate is None) != (self.serving_tls_key is None):
+            raise ValueError("SERVING_TLS_CERTIFICATE and SERVING_TLS_KEY go together: set both or neither")
+        return self
+
     @cached_property
     def lake(self) -> str:
         return self.lake_url or str(self.home / "lake")
@@ -193,8 +264,22 @@ class Settings(BaseSettings):
         return (self.airflow_url or f"http://{_reachable(self.bind_host)}:{self.airflow_port}").rstrip("/")
 
     @cached_property
+    def evidently(self) -> str:
+        """Pages of drift reports; empty where there are none."""
+        if self.evidently_url or not self.evidently_port:
+            return self.evidently_url.rstrip("/")
+        return f"http://{_reachable(self.bind_host)}:{self.evidently_port}"
+
+    @cached_property
+    def evidently_workspace(self) -> Path:
+        return self.home / "evidently"
+
+    @cached_property
     def serving(self) -> str:
-        return (self.serving_url or f"http://{_reachable(self.bind_host)}:{self.serving_port}").rstrip("/")
+        scheme = "http" if self.serving_tls_certificate is None else "https"
+        return (self.serving_url or f"{scheme}://{_reachable(self.bind_host)}:{self.serving_port}").rstrip(
+            "/"
+        )
 
     @cached_property
     def serving_grpc(self) -> str:
@@ -234,6 +319,18 @@ class Settings(BaseSettings):
     @cached_property
     def replica(self) -> str:
         return self.serving_replica or socket.gethostname()
+
+    @cached_property
+    def serving_key_file(self) -> Path:
+        return self.serving_keys_file or self.home / "secrets" / "serving_keys.json"
+
+    @cached_property
+    def serving_needs_keys(self) -> bool:
+        """Whether callers of the server must show an API key."""
+        loopback = self.bind_host in LOOPBACK and (
+            self.serving_admin_port == 0 or self.serving_admin_host in LOOPBACK
+        )
+        return self.serving_keys == "required" or (self.serving_keys == "auto" and not loopback)
 
     @cached_property
     def s3_storage_options(self) -> dict[str, str]:

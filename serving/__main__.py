@@ -10,7 +10,7 @@ import sys
 from pipelines.errors import HeadraceError
 from pipelines.settings import load_settings
 from serving import single
-from serving.app import run
+from serving.workers import run
 
 if __name__ == "__main__":
     try:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from pipelines.adapters.registry import Registry
 from pipelines.adapters.signing import Trust
-from pipelines.errors import ProcessError
 from pipelines.settings import Settings
 from serving import webhook
+from serving.access import Access
 from serving.cache import VersionCache
-from serving.clients import watched_protocol
 from serving.dataplane import DataPlane
-from serving.features import FeatureLookup, OnlineStore
+from serving.features import FeatureLookup, OnlineStore, WatchedLookup
 from serving.follower import Follower
+from serving.limits import RateLimits
 from serving.metrics import ServingMetrics
 from serving.prediction_log import PredictionLog
 from serving.repository import Repository
@@ -35,12 +31,14 @@ from serving.rest.infer import InferDoor
 from serving.rest.invocations import InvocationsDoor
 from serving.rest.pages import Pages
 from serving.rest.predict import PredictDoor
+from serving.rollout import Rollouts
+from serving.rollout.mirror import Mirror
+from serving.shards import Shards
+from serving.textfiles import TextFiles
+from serving.tracing import Tracer
 from serving.versions import VersionTable
 
-_REGISTRY_TIMEOUT_SECONDS = 5.0
-_GRACE_SECONDS = 10
-
-log = logging.getLogger(__name__)
+_PUBLISH_SECONDS = 1.0
 
 
 class Transport(Protocol):
@@ -51,52 +49,89 @@ class Transport(Protocol):
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the processes of one server have in common; the default is that of a process alone.
+
+    Attributes:
+        limits: Rates of the API keys.
+        shards: Figures of all processes.
+        wake: Called where an alias moved, so that the other processes look at the registry too.
+    """
+
+    limits: RateLimits = field(default_factory=RateLimits)
+    shards: Shards | None = None
+    wake: Callable[[], None] = lambda: None
+
+
 class Server(Dispatcher):
     """The server as an ASGI application.
 
     Attributes:
         follower: Keeps what it answers with.
-        plane, repository: What transports ask.
+        plane, repository, metrics: What transports ask, and where they are counted.
+        access, tracer: As transports need them.
         transports: Started and stopped with the application.
     """
 
     follower: Follower
     plane: DataPlane
     repository: Repository
+    metrics: ServingMetrics
+    access: Access | None
+    tracer: Tracer | None
     transports: list[Transport]
 
 
-def create_app(settings: Settings, registry: Registry, features: FeatureLookup | None = None) -> Server:
+def create_app(
+    settings: Settings,
+    registry: Registry,
+    features: FeatureLookup | None = None,
+    shared: Shared | None = None,
+) -> Server:
     """The server. It follows the registry from its start-up to its shutdown.
 
     Args:
         features: Where features of entities come from; default is Feast's online store.
+        shared: With other processes of the same server.
+
+    Raises:
+        SettingsError: callers need keys and there are none; or a part that the settings ask for is not installed.
     """
-    table, metrics = VersionTable(), ServingMetrics()
+    shared = shared or Shared()
+    access, tracer = Access.of(settings, shared.limits), Tracer.of(settings)
+    table, metrics = VersionTable(), ServingMetrics(shared.shards)
     predictions = PredictionLog.of(settings)
     metrics.registry.register(predictions.metrics())
+    metrics.registry.register(TextFiles(settings.home / "metrics"))
+    mirror = Mirror(predictions, settings.serving_mirror_queue_bytes)
+    rollouts = Rollouts(table, mirror)
+    metrics.registry.register(rollouts)
     follower = Follower(
         registry,
         VersionCache(settings.home / "serving", Trust.of(settings)),
         table,
         poll_seconds=settings.serving_poll_seconds,
         names=[name.strip() for name in settings.serving_models.split(",") if name.strip()],
+        rollouts=rollouts,
         on_failure=metrics.load_failed,
+        on_switch=metrics.switched,
     )
     metrics.follow(follower, table)
     plane = DataPlane(
         table,
         follower,
-        features or OnlineStore(settings),
+        WatchedLookup(features or OnlineStore(settings), metrics.looked_up, tracer),
         metrics,
         predictions,
+        rollouts,
         default_source=settings.source,
         max_rows=settings.serving_max_rows,
     )
     bodies = Bodies(
         settings.serving_max_body_bytes, settings.serving_max_held_bytes, settings.serving_client_seconds
     )
-    repository = Repository(table, follower, settings.serving_admin_token)
+    repository = Repository(table, follower, settings.serving_admin_token, shared.wake)
     pages = Pages(
         plane,
         repository,
@@ -109,81 +144,56 @@ def create_app(settings: Settings, registry: Registry, features: FeatureLookup |
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         predictions.start()
+        mirror.start()
         follower.start()
         for transport in server.transports:
             transport.start()
+        publishing = asyncio.create_task(_publish(metrics)) if shared.shards is not None else None
         yield
+        if publishing is not None:
+            publishing.cancel()
         for transport in server.transports:
             await run_in_threadpool(transport.stop)
         follower.stop()
         registry.close()
         server.close()
-        predictions.stop()  # last: it keeps what was answered until now
+        mirror.stop()
+        predictions.stop()  # late: it keeps what was answered until now
+        if tracer is not None:
+            await run_in_threadpool(tracer.stop)
+        metrics.publish()
 
     doors: dict[str, Door] = {
         "infer": InferDoor(plane),
         "predict": PredictDoor(plane),
         "invocations": InvocationsDoor(plane, settings.serving_max_rows),
     }
+
+    def wake() -> None:
+        follower.wake()
+        shared.wake()
+
     application = pages.application(lifespan)
-    application.include_router(webhook.router(settings, follower.wake))
-    server = Server(plane, doors, bodies, application)
+    application.include_router(webhook.router(settings, wake))
+    server = Server(
+        plane,
+        doors,
+        bodies,
+        application,
+        access=access,
+        tracer=tracer,
+        admin_port=settings.serving_admin_port,
+        logs_requests=settings.serving_access_log,
+    )
+    metrics.watch("rest", lambda: server.under_way, lambda: server.waiting)
     server.follower, server.plane, server.transports = follower, plane, []
-    server.repository = repository
+    server.repository, server.metrics = repository, metrics
+    server.access, server.tracer = access, tracer
     return server
 
 
-def serve(app: Server, settings: Settings, listener: socket.socket) -> None:
-    """Answer on a socket that listens, until SIGTERM or SIGINT; requests that are under way are answered first."""
-    config = uvicorn.Config(
-        app,
-        http=watched_protocol(settings.serving_client_seconds),  # type: ignore[arg-type]
-        limit_concurrency=settings.serving_max_connections,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    # What is there now stays: a full collection that walks over all of it holds up every request.
-    gc.collect()
-    gc.freeze()
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def run(settings: Settings) -> None:
-    """Serve by the settings until SIGTERM or SIGINT.
-
-    Raises:
-        ProcessError: the port is taken.
-    """
-    _set_up_logging(settings.log_level)
-    listener = _listen(settings.bind_host, settings.serving_port)
-    app = create_app(settings, Registry(settings.tracking, _REGISTRY_TIMEOUT_SECONDS))
-    if settings.serving_grpc_port:
-        from serving.grpc.server import GrpcServer
-
-        app.transports.append(GrpcServer(app.plane, app.repository, settings))
-    log.info("serving on %s, following %s", settings.serving, settings.tracking)
-    serve(app, settings, listener)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ProcessError(
-            f"cannot listen on {host} port {port}: {error.strerror}. Stop what listens there, "
-            "or set HEADRACE_SERVING_PORT to another port"
-        ) from error
-
-
-def _set_up_logging(level: str) -> None:
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler])
-    # One line per look at the registry would bury all others.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+async def _publish(metrics: ServingMetrics) -> None:
+    """Show the other processes this one's figures, which also says that its event loop turns."""
+    while True:
+        await run_in_threadpool(metrics.publish)
+        await asyncio.sleep(_PUBLISH_SECONDS)

@@ -18,6 +18,7 @@ from serving.features import FeatureLookup
 from serving.follower import Follower, PointerStatus
 from serving.metrics import ServingMetrics
 from serving.prediction_log import PredictionLog
+from serving.rollout import Rollouts
 from serving.tensors import Tensor, columns_of_tensors
 from serving.validation import check_rows, columns_of_records, refuse_unknown
 from serving.versions import LoadedVersion, VersionTable
@@ -76,12 +77,14 @@ class DataPlane:
         features: FeatureLookup,
         metrics: ServingMetrics,
         log: PredictionLog,
+        rollouts: Rollouts,
         *,
         default_source: str,
         max_rows: int,
     ) -> None:
         self.table = table
         self.follower = follower
+        self.rollouts = rollouts
         self._features = features
         self._metrics = metrics
         self._log = log
@@ -175,7 +178,7 @@ class DataPlane:
             transport: ``rest`` or ``grpc``.
         """
         version = answer.version
-        self._metrics.answered(version.name, version.version, 200, len(answer.rows), seconds)
+        self._metrics.answered(version.name, version.version, 200, len(answer.rows), seconds, transport)
         self._log.record(
             version,
             answer.alias,
@@ -190,7 +193,9 @@ class DataPlane:
             request_id=request_id,
         )
 
-    def refused(self, version: LoadedVersion | None, code: int, seconds: float) -> None:
+    def refused(
+        self, version: LoadedVersion | None, code: int, seconds: float, transport: str, error: Exception
+    ) -> None:
         """Count a request that was answered with an error.
 
         Args:
@@ -199,7 +204,8 @@ class DataPlane:
             code: Of HTTP, or what comes closest to it.
         """
         name, number = (version.name, version.version) if version else ("", "")
-        self._metrics.answered(name, number, code, 0, seconds)
+        self._metrics.answered(name, number, code, 0, seconds, transport)
+        self._metrics.failed(name, error, transport)
 
     def predict_entities(
         self,
@@ -267,6 +273,8 @@ class DataPlane:
             what = f"{pointer.alias} of {pointer.name}"
             if pointer.alias == ALIAS_PRODUCTION and (problem := self._problem(pointer.name, state)):
                 reasons.append(f"{what}: {problem}")
+            elif state.problem:
+                warnings.append(f"{what}: {state.problem}")
             elif state.failure:
                 warnings.append(
                     f"{what}: version {state.wanted} is refused and {state.serving or 'nothing'} serves: {state.failure}"

@@ -26,7 +26,19 @@ class BusyError(HeadraceError):
 
 
 class ForbiddenError(HeadraceError):
-    """Only administrators may ask for this."""
+    """Only administrators, or holders of another key, may ask for this."""
+
+
+class UnauthenticatedError(HeadraceError):
+    """No API key that counts came with the request."""
+
+
+class RateLimitedError(HeadraceError):
+    """The key sent too many requests; ``seconds`` is how long to wait."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class ModelNotFoundError(HeadraceError):
@@ -43,3 +55,26 @@ class FeaturesUnavailableError(HeadraceError):
     def __init__(self, message: str, *, installed: bool = True) -> None:
         super().__init__(message)
         self.installed = installed
+
+
+def kind_of(error: Exception) -> str:
+    """The kind of an error as metrics name it: ``invalid_request``, ``too_large``, …; ``internal`` is our own."""
+    if not isinstance(error, HeadraceError):
+        return "internal"
+    return _KINDS.get(type(error), "internal")
+
+
+_KINDS: dict[type[HeadraceError], str] = {
+    InvalidRequestError: "invalid_request",
+    MalformedRequestError: "malformed",
+    TooLargeError: "too_large",
+    UnsupportedMediaError: "unsupported_media",
+    SlowClientError: "slow_client",
+    BusyError: "busy",
+    ForbiddenError: "forbidden",
+    UnauthenticatedError: "unauthenticated",
+    RateLimitedError: "rate_limited",
+    ModelNotFoundError: "model_not_found",
+    EntityNotFoundError: "entity_not_found",
+    FeaturesUnavailableError: "features_unavailable",
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +14,7 @@ from pipelines.errors import HeadraceError
 from pipelines.settings import Settings
 from pipelines.sources.profile import load_profile
 from serving.errors import FeaturesUnavailableError
+from serving.tracing import Tracer
 
 if TYPE_CHECKING:
     from pipelines.adapters.feature_store import FeatureStore
@@ -30,6 +33,30 @@ class FeatureLookup(Protocol):
             FeaturesUnavailableError: the store cannot be asked.
         """
         ...
+
+
+class WatchedLookup:
+    """Counts and times looks into another lookup, and makes each a part of its request's trace."""
+
+    def __init__(
+        self, lookup: FeatureLookup, count: Callable[[str, float], None], tracer: Tracer | None
+    ) -> None:
+        self._lookup = lookup
+        self._count = count
+        self._tracer = tracer
+
+    def online(
+        self, source: str, entities: Sequence[str], at: datetime, grid: str | None = None
+    ) -> list[Mapping[str, Any] | None]:
+        began, outcome = time.perf_counter(), "failed"
+        part = self._tracer.part("features.online", entities=len(entities)) if self._tracer else nullcontext()
+        try:
+            with part:
+                found = self._lookup.online(source, entities, at, grid)
+            outcome = "unknown" if None in found else "found"
+            return found
+        finally:
+            self._count(outcome, time.perf_counter() - began)
 
 
 class OnlineStore:

@@ -19,14 +19,17 @@ from typing import NamedTuple
 from models.manifest import MANIFEST_TAG
 from pipelines.adapters.exports import Export, find_export
 from pipelines.adapters.registry import ALIAS_CHALLENGER, ALIAS_PRODUCTION, Registry
+from pipelines.adapters.traffic import TRAFFIC_TAG
 from pipelines.errors import ArtifactError, HeadraceError, RegistryError
 from serving.cache import Served, VersionCache
+from serving.rollout.rollouts import Rollouts, Tag
 from serving.versions import LoadedVersion, VersionTable
 
 FOLLOWED = (ALIAS_PRODUCTION, ALIAS_CHALLENGER)
 
 _LOADS_AT_ONCE = 4
 _LONGEST_BACKOFF_SECONDS = 60.0
+_KEPT_BEHIND = 4  # versions on the disk that an alias has left
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,8 @@ class PointerStatus:
         behind_seconds: How long the registry has named another version than the one that answers.
         failure: Why the wanted version does not answer; None while it does, or is on its way.
         failures: Attempts in a row that failed.
+        traffic: What a challenger gets of the requests: ``shadow``, a percentage, or nothing.
+        problem: Why a challenger gets nothing.
     """
 
     wanted: str | None
@@ -67,6 +72,8 @@ class PointerStatus:
     behind_seconds: float
     failure: str | None
     failures: int
+    traffic: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,10 @@ class Follower:
 
     Args:
         names: Models that must be served; empty: all that have an alias.
+        rollouts: Told what traffic the registry gives to challengers; None: challengers get none.
         on_failure: Called with the pointer for each failed load, for a counter.
+        on_switch: Called with the pointer for each version that answers now, and the seconds since its alias was seen
+            to name it.
     """
 
     def __init__(
@@ -99,20 +109,24 @@ class Follower:
         *,
         poll_seconds: float,
         names: Iterable[str] = (),
+        rollouts: Rollouts | None = None,
         on_failure: Callable[[Pointer], None] = lambda pointer: None,
+        on_switch: Callable[[Pointer, float], None] = lambda pointer, seconds: None,
     ) -> None:
         self._registry = registry
         self._cache = cache
         self._table = table
         self._poll_seconds = poll_seconds
         self._names = tuple(names)
+        self._rollouts = rollouts
         self._on_failure = on_failure
+        self._on_switch = on_switch
         self._slots: dict[Pointer, _Slot] = {}
         self._lock = threading.RLock()
         self._looked_at: float | None = None
         self._registry_error: str | None = None
         self._noted = {Pointer(served.name, served.alias): served for served in cache.last_served()}
-        self._left: dict[Pointer, str] = {}
+        self._left: dict[Pointer, list[str]] = {}
         self._restored: set[Pointer] = set()
         self._loads = ThreadPoolExecutor(_LOADS_AT_ONCE, thread_name_prefix="load")
         self._pending: set[Future[None]] = set()
@@ -139,6 +153,7 @@ class Follower:
         """Look at the registry once and start the loads that this asks for."""
         try:
             wanted = self._read()
+            tags = self._read_tags(wanted) if self._rollouts else {}
         except RegistryError as error:
             if self._registry_error is None:
                 log.warning("the registry does not answer; what serves goes on serving. %s", error)
@@ -158,6 +173,8 @@ class Follower:
                 self._want(pointer, version)
             for pointer in set(self._slots) - set(wanted):
                 self._withdraw(pointer)
+            if self._rollouts is not None:
+                self._rollouts.assign(tags)
             self._note()
 
     def settle(self) -> None:
@@ -185,7 +202,10 @@ class Follower:
         live = self._table.at(*pointer)
         serving = live.version if live else None
         behind = now - slot.since if serving != slot.wanted else 0.0
-        return PointerStatus(slot.wanted, serving, behind, slot.failure, slot.failures)
+        traffic, problem = "", ""
+        if pointer.alias == ALIAS_CHALLENGER and self._rollouts is not None:
+            traffic, problem = self._rollouts.told(pointer.name)
+        return PointerStatus(slot.wanted, serving, behind, slot.failure, slot.failures, traffic, problem)
 
     def _run(self) -> None:
         self._cache.remove_interrupted()
@@ -208,6 +228,16 @@ class Follower:
             for alias, version in model.aliases.items()
             if alias in FOLLOWED
         }
+
+    def _read_tags(self, wanted: Mapping[Pointer, str]) -> dict[str, Tag]:
+        """What the registry gives to the challenger of each model, but for one that is in production itself."""
+        found: dict[str, Tag] = {}
+        for pointer, version in wanted.items():
+            in_production = wanted.get(Pointer(pointer.name, ALIAS_PRODUCTION))
+            if pointer.alias == ALIAS_CHALLENGER and in_production not in {None, version}:
+                registered = self._registry.version(pointer.name, version)
+                found[pointer.name] = Tag(version, registered.tags.get(TRAFFIC_TAG) if registered else None)
+        return found
 
     def _want(self, pointer: Pointer, version: str) -> None:
         slot = self._slots.get(pointer)
@@ -283,12 +313,14 @@ class Follower:
             before = self._table.at(*pointer)
             self._table.switch(*pointer, loaded)
             slot.failure, slot.failures = None, 0
+            self._on_switch(pointer, time.monotonic() - slot.since)
             log.info(
                 "%s of %s: version %s answers, %s did before",
                 *(pointer.alias, pointer.name, loaded.version, before.version if before else "none"),
             )
             if before is not None and before.version != loaded.version:
-                self._left[pointer] = before.version
+                left = [version for version in self._left.get(pointer, []) if version != before.version]
+                self._left[pointer] = [*left, before.version][-_KEPT_BEHIND:]
             self._note()
             self._prune()
 
@@ -358,10 +390,10 @@ class Follower:
         self._noted = noted
 
     def _prune(self) -> None:
-        """Keep what answers, what a restart could need, and what was left last: going back needs no download."""
+        """Keep what answers, what a restart could need, and what was left lately: going back needs no download."""
         live = {
             (live.name, live.version) for aliases in self._table.live().values() for live in aliases.values()
         }
         noted = {(served.name, served.version) for served in self._noted.values()}
-        left = {(pointer.name, version) for pointer, version in self._left.items()}
+        left = {(pointer.name, version) for pointer, versions in self._left.items() for version in versions}
         self._cache.prune(live | noted | left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -29,12 +30,20 @@ class Repository:
 
     Args:
         admin_token: Lets callers load and unload; without one, callers from this machine may.
+        wake_others: Lets the other processes of this server look at the registry too.
     """
 
-    def __init__(self, table: VersionTable, follower: Follower, admin_token: SecretStr | None) -> None:
+    def __init__(
+        self,
+        table: VersionTable,
+        follower: Follower,
+        admin_token: SecretStr | None,
+        wake_others: Callable[[], None] = lambda: None,
+    ) -> None:
         self._table = table
         self._follower = follower
         self._admin_token = admin_token
+        self._wake_others = wake_others
 
     def index(self, *, only_ready: bool = False) -> list[IndexRow]:
         """What is loaded, and what should be."""
@@ -57,6 +66,7 @@ class Repository:
         Raises:
             InvalidRequestError: the registry names none, or it cannot be served.
         """
+        self._wake_others()
         self._follower.look()
         self._follower.settle()
         state = self._follower.status().pointers.get(Pointer(name, ALIAS_PRODUCTION))
@@ -77,6 +87,7 @@ class Repository:
         Raises:
             InvalidRequestError: its aliases name versions of it.
         """
+        self._wake_others()
         self._follower.look()
         if name in self._table.live():
             raise InvalidRequestError(

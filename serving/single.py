@@ -27,7 +27,7 @@ from pipelines.adapters.registry import ALIAS_PRODUCTION, ModelVersion, Register
 from pipelines.errors import HeadraceError
 from pipelines.settings import LOOPBACK, load_settings
 from serving.app import create_app
-from serving.app import serve as serve_app
+from serving.process import serve as serve_app
 
 # No request ever goes there: what the follower asks is answered from the folder.
 _NOWHERE = "http://127.0.0.1:9"
@@ -93,7 +93,15 @@ def serve(
     manifest = Manifest.model_validate_json((export / MANIFEST_FILE).read_bytes())
     for library in sorted({estimator.runtime for estimator in manifest.estimators}):
         import_module({"lightgbm": "lightgbm", "onnx": "onnxruntime"}[library])
-    settings = load_settings()
+    # Whoever keeps the door of the server that others reach: this one is reached from here, over plain HTTP.
+    settings = load_settings(
+        bind_host=host,
+        serving_keys="off",
+        serving_tls_certificate=None,
+        serving_tls_key=None,
+        serving_admin_port=0,
+        serving_traces_url="",
+    )
     app = create_app(settings, OneExport(export, version))
     listener = socket.create_server((host, port))
     told = {

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
+from pipelines.adapters.serving_client import client
 from pipelines.errors import PromotionError
-from pipelines.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from pipelines.adapters.registry import ModelVersion, Registry
@@ -70,10 +70,9 @@ def answers(name: str, version: str, settings: Settings, loaded: str, progress: 
     """
     began = time.monotonic()
     seen = "nothing"
-    local = urlsplit(settings.serving).hostname in LOOPBACK
     path = f"/v2/models/{quote(name, safe='')}"
     progress(f"the server at {settings.serving} is asked for version {version}")
-    with httpx.Client(base_url=settings.serving, timeout=5.0, trust_env=not local) as http:
+    with client(settings, timeout_seconds=5.0) as http:
         while time.monotonic() - began < SECONDS_TO_SWITCH:
             try:
                 seen = _serving(http, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.adapters import webhooks
 from pipelines.adapters.lake import Lake
+from pipelines.adapters.serving_client import address
 from pipelines.errors import PointerBusyError
 from pipelines.promote import ledger
 from pipelines.promote.pointers import Pointer
@@ -67,7 +68,7 @@ def _listen(registry: Registry, settings: Settings) -> str:
     """Let MLflow tell the server of moved aliases at once. Without it they are found by looking."""
     from pipelines.adapters.registry import RegistryRefusedError
 
-    url = settings.serving + webhooks.PATH
+    url = address(settings, admin=True) + webhooks.PATH
     try:
         registry.ensure_webhook(
             webhooks.NAME,

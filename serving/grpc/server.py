@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
@@ -13,11 +13,16 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 
 from pipelines.errors import ProcessError
 from pipelines.settings import Settings
+from serving import tls
+from serving.access import Access
 from serving.dataplane import DataPlane
 from serving.grpc.health import HealthService
 from serving.grpc.messages import POOL, SERVICE
 from serving.grpc.service import InferenceService
+from serving.metrics import ServingMetrics
 from serving.repository import Repository
+from serving.threads import Threads
+from serving.tracing import Tracer
 
 # Predictions hold the interpreter's lock for most of their time: more threads would only wait for it.
 _THREADS = 8
@@ -31,18 +36,44 @@ log = logging.getLogger(__name__)
 class GrpcServer:
     """Serves the data plane on ``serving_grpc_port``.
 
+    Args:
+        metrics: Where it shows how busy it is.
+        access, tracer: As REST has them.
+        shared: Other processes of this server listen on the same port.
+
     Raises:
-        ProcessError: the port is taken.
+        ProcessError: the port is taken, or certificate and key cannot be read.
     """
 
-    def __init__(self, plane: DataPlane, repository: Repository, settings: Settings) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        repository: Repository,
+        settings: Settings,
+        metrics: ServingMetrics | None = None,
+        *,
+        access: Access | None = None,
+        tracer: Tracer | None = None,
+        shared: bool = False,
+    ) -> None:
         self._health = HealthService(plane)
+        threads = Threads(_THREADS, "grpc")
+        service = InferenceService(
+            plane,
+            repository,
+            access=access,
+            tracer=tracer,
+            admin_apart=bool(settings.serving_admin_port),
+            logs_requests=settings.serving_access_log,
+        )
+        if metrics is not None:
+            metrics.watch("grpc", lambda: service.under_way, lambda: threads.waiting)
         self._server = grpc.server(
-            ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
-            handlers=[InferenceService(plane, repository).handlers()],
+            threads,
+            handlers=[service.handlers()],
             maximum_concurrent_rpcs=_THREADS * _WAITING_PER_THREAD,
             options=(
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", settings.serving_max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
@@ -56,8 +87,13 @@ class GrpcServer:
         add_HealthServicer_to_server(self._health, self._server)
         enable_server_reflection((SERVICE, HEALTH, REFLECTION), self._server, pool=POOL)
         address = _address(settings.bind_host, settings.serving_grpc_port)
+        credentials = _credentials(settings)
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise ProcessError(
                 f"cannot listen on {address} for gRPC. Stop what listens there, or set HEADRACE_SERVING_GRPC_PORT to "
@@ -73,6 +109,15 @@ class GrpcServer:
         """Take no more calls; those that are under way are answered first."""
         self._health.stop()
         self._server.stop(_GRACE_SECONDS).wait()
+
+
+def _credentials(settings: Settings) -> Any:
+    """For TLS; None without."""
+    found = tls.certificate(settings)
+    if found is None:
+        return None
+    chain, key = found
+    return grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
 
 
 def _address(host: str, port: int) -> str:

@@ -26,16 +26,23 @@ MLFLOW = "As MLflow's scoring server"
 
 _MEANINGS = {
     400: "The body is not JSON; or, in the Open Inference Protocol, does not fit the model.",
-    403: "Only administrators may ask for this.",
+    401: "An API key is wanted, where the server asks for keys.",
+    403: "Only administrators may ask for this; or the API key is for something else.",
     404: "No such model, version or entity is here.",
     408: "The body did not come in time.",
     413: "The body or the batch is larger than the settings allow.",
     415: "A body of this kind is not taken.",
     422: "The body does not fit the model.",
+    429: "The API key sent too many requests; Retry-After says how long to wait.",
     501: "This server has no feature store client.",
     503: "The online store cannot be asked, or too much is under way.",
 }
-_DOOR_ERRORS = (400, 404, 408, 413, 415, 503)
+_DOOR_ERRORS = (400, 401, 403, 404, 408, 413, 415, 429, 503)
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key (`headrace keys new`), where the server asks for one.",
+}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _MODELS: tuple[type[BaseModel], ...] = (
     ErrorReply,
@@ -83,6 +90,9 @@ def complete(app: FastAPI) -> None:
             components.clear()
             components.update(definitions["$defs"])
             schema["paths"].update(_doors())
+            schema["components"]["securitySchemes"] = {"key": _KEY}
+            # A server that asks for none says so by taking requests without.
+            schema["security"] = [{"key": []}, {}]
             app.openapi_schema = schema
         return app.openapi_schema
 

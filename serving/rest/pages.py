@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 
 from models.manifest import InputField, OutputField
 from pipelines.errors import HeadraceError
+from serving.access import KEY
 from serving.dataplane import DataPlane
+from serving.keys import Key, Scope
 from serving.metrics import CONTENT_TYPE, ServingMetrics
 from serving.page import overview
 from serving.plan import DATATYPES
@@ -78,8 +80,10 @@ class Pages:
         router = APIRouter()
         protocol: list[str | Enum] = [openapi.PROTOCOL]
         operations: list[str | Enum] = ["Operations"]
-        unknown, unready = openapi.errors(404), openapi.states(200, 503)
-        router.add_api_route("/v2", self.server, tags=protocol, summary="Server metadata")
+        unknown, unready = openapi.errors(401, 403, 404), openapi.states(200, 503)
+        router.add_api_route(
+            "/v2", self.server, tags=protocol, summary="Server metadata", responses=openapi.errors(401)
+        )
         router.add_api_route("/v2/health/live", self.live, tags=protocol, summary="Is the process alive?")
         router.add_api_route(
             "/v2/health/ready",
@@ -108,7 +112,7 @@ class Pages:
             methods=["POST"],
             tags=protocol,
             summary="What is loaded, and what should be",
-            responses=openapi.errors(400, 408, 413, 415),
+            responses=openapi.errors(400, 401, 408, 413, 415),
             openapi_extra=openapi.body_of(IndexRequest, required=False),
         )
         for action, summary in (
@@ -121,7 +125,7 @@ class Pages:
                 methods=["POST"],
                 tags=protocol,
                 summary=summary,
-                responses=openapi.errors(400, 403),
+                responses=openapi.errors(400, 401, 403, 404),
             )
         router.add_api_route(
             "/metrics",
@@ -129,7 +133,10 @@ class Pages:
             tags=operations,
             summary="For Prometheus",
             response_class=Response,
-            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+            responses={
+                200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+                **openapi.errors(401, 403, 404),
+            },
         )
         router.add_api_route("/", self.overview, include_in_schema=False, response_class=HTMLResponse)
         return router
@@ -141,8 +148,11 @@ class Pages:
     async def live(self) -> Response:
         return _json({"live": True})
 
-    async def ready(self) -> Response:
+    async def ready(self, request: Request) -> Response:
         readiness = await run_in_threadpool(self._plane.readiness)
+        status = 200 if readiness.ready else 503
+        if not _may_observe(request):
+            return _json({"ready": readiness.ready}, status)
         content = {
             "ready": readiness.ready,
             "reasons": readiness.reasons,
@@ -152,7 +162,7 @@ class Pages:
                 for name, aliases in readiness.models.items()
             },
         }
-        return _json(content, 200 if readiness.ready else 503)
+        return _json(content, status)
 
     async def metadata(self, name: str, version: str | None = None) -> Response:
         found = self._plane.find(name, version)
@@ -186,7 +196,11 @@ class Pages:
         self._bodies.release(held)
         only_ready = validated(IndexRequest, parsed(content)).ready if content else False
         rows = await run_in_threadpool(self._repository.index, only_ready=only_ready)
-        return _json([row._asdict() for row in rows])
+        key = request.scope.get(KEY)
+        shown = [
+            row for row in rows if key is None or key.may(Scope.OBSERVE) or key.may(Scope.PREDICT, row.name)
+        ]
+        return _json([row._asdict() for row in shown])
 
     async def load(self, request: Request, name: str) -> Response:
         self._admit(request)
@@ -207,8 +221,18 @@ class Pages:
         return Response(await run_in_threadpool(self._metrics.text), media_type=CONTENT_TYPE)
 
     def _admit(self, request: Request) -> None:
+        if KEY in request.scope:
+            return  # the caller's key is one for administrators: it was held against the path
         host = request.client.host if request.client is not None else None
         self._repository.admit(host, request.headers.get(ADMIN_HEADER, ""), f"the header {ADMIN_HEADER}")
+
+
+def _may_observe(request: Request) -> bool:
+    """Whether a caller is told more than whether the server is ready."""
+    if KEY not in request.scope:
+        return True
+    key: Key | None = request.scope[KEY]
+    return key is not None and key.may(Scope.OBSERVE)
 
 
 def _json(content: Any, status: int = 200) -> Response:

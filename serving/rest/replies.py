@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from serving.errors import (
     ForbiddenError,
     MalformedRequestError,
     ModelNotFoundError,
+    RateLimitedError,
     SlowClientError,
     TooLargeError,
+    UnauthenticatedError,
     UnsupportedMediaError,
 )
 
@@ -27,6 +30,7 @@ JSON_HEADER: Header = (b"content-type", b"application/json")
 
 _RETRY_AFTER: Header = (b"retry-after", b"1")
 _CLOSE: Header = (b"connection", b"close")
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="headrace"')
 
 
 class Reply(NamedTuple):
@@ -58,6 +62,10 @@ def error_reply(error: HeadraceError, refusal: int) -> Reply:
     headers = [JSON_HEADER]
     if isinstance(error, BusyError):
         headers.append(_RETRY_AFTER)
+    if isinstance(error, RateLimitedError):
+        headers.append((b"retry-after", str(math.ceil(error.seconds)).encode()))
+    if isinstance(error, UnauthenticatedError):
+        headers.append(_CHALLENGE)
     if isinstance(error, TooLargeError | SlowClientError | BusyError):
         headers.append(_CLOSE)  # the rest of the body is not waited for
     return Reply(_status(error, refusal), encoded(content), headers)
@@ -82,8 +90,12 @@ def _status(error: HeadraceError, refusal: int) -> int:
             return 400
         case InvalidRequestError():
             return refusal
+        case UnauthenticatedError():
+            return 401
         case ForbiddenError():
             return 403
+        case RateLimitedError():
+            return 429
         case BusyError():
             return 503
         case FeaturesUnavailableError():

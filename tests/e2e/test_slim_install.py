@@ -83,6 +83,7 @@ def test_the_slim_server_serves_what_the_registry_says(
         "HEADRACE_SERVING_PORT": str(free_port),
         "HEADRACE_SERVING_GRPC_PORT": "0",
         "HEADRACE_SERVING_MODELS": "slim",
+        "HEADRACE_SERVING_WORKERS": "2",
     }
     server = subprocess.Popen([slim_python, "-m", "serving"], env=environment, cwd=tmp_path)
     try:

@@ -414,7 +414,7 @@ def test_text_outputs_are_bytes() -> None:
 def test_each_answer_is_in_the_log_and_in_the_metrics(
     serving: Serving, wait_until: Callable[..., None]
 ) -> None:
-    metric = 'headrace_requests_total{code="200",model="net",version="1"}'
+    metric = 'headrace_requests_total{code="200",model="net",transport="grpc",version="1"}'
 
     def counted() -> float:
         lines = [line for line in serving.http.get("/metrics").text.splitlines() if line.startswith(metric)]

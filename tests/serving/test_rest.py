@@ -441,10 +441,10 @@ def test_metrics_count_by_model_version_and_code_and_take_no_label_from_clients(
     client.post("/models/tiny/predict", json={"records": [ROW]})
     client.post("/models/made-up-name/predict", json={"records": [ROW]})
     text = client.get("/metrics").text
-    assert 'headrace_requests_total{code="200",model="tiny",version="2"}' in text
-    assert 'headrace_requests_total{code="404",model="",version=""}' in text
+    assert 'headrace_requests_total{code="200",model="tiny",transport="rest",version="2"}' in text
+    assert 'headrace_requests_total{code="404",model="",transport="rest",version=""}' in text
     assert "made-up-name" not in text
-    assert 'headrace_request_seconds_bucket{le="0.1",model="tiny",version="2"}' in text
+    assert 'headrace_request_seconds_bucket{le="0.1",model="tiny",transport="rest",version="2"}' in text
     assert 'headrace_model_info{alias="production",manifest_sha256="' in text
     assert 'headrace_alias_behind_seconds{alias="production",model="tiny"} 0.0' in text
     assert "headrace_registry_up 0.0" in text

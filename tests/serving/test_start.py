@@ -49,6 +49,21 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
+def test_the_libraries_that_predict_come_without_what_the_server_does_not_use(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from serving.libraries import import_for
+import_for(Path({str(tmp_path)!r}))
+print([name for name in {(*HEAVY, "boto3")!r} if name in sys.modules])
+import pandas, lightgbm  # who needs the others later has them
+from pipelines.adapters.signing import Trust
+print(lightgbm.Booster.__name__, pandas.DataFrame.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["['lightgbm']", "Booster DataFrame"], done.stderr
+
+
 def test_it_answers_until_it_is_told_to_stop_and_stops_clean(
     settings: Settings, free_port: int, fill_cache: Callable[..., Path], wait_until: Callable[..., None]
 ) -> None:
