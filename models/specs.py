@@ -292,6 +292,174 @@ class Approval(Frozen):
     )
 
 
+class DriftTest(Frozen):
+    """When a column has drifted."""
+
+    windows: tuple[timedelta, ...] = Field(
+        (timedelta(days=1), timedelta(days=7)),
+        min_length=1,
+        description="That a check looks back over, whole days each: a short one for large changes, a long one for "
+        "small ones. All are asked, and the answer is corrected for it.",
+    )
+    false_alarm_rate: float = Field(
+        0.005,
+        gt=0,
+        lt=0.5,
+        description="Of a check of all columns: Benjamini and Hochberg's rate. Measured rates lie at or below 2 %, "
+        "since p-values so far out are a little too small where windows are short (benchmarks/drift).",
+    )
+    min_rows: int = Field(100, ge=1, description="Fewer rows in a window: not enough data.")
+    min_cover: float = Field(
+        0.5, gt=0, le=1, description="Share of a window's bins that have rows; fewer: not enough data."
+    )
+    min_cycles: float = Field(
+        3.0, ge=2, description="Weeks (without them, days) of training; fewer: not enough data."
+    )
+    min_effect: float = Field(
+        0.1, ge=0, description="Smaller changes, in standard deviations of training, are not called drift."
+    )
+    min_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Smaller changes of a category's or of missing values' share are not either.",
+    )
+
+    @model_validator(mode="after")
+    def _windows_are_whole_days(self) -> Self:
+        if any(window < timedelta(days=1) or window % timedelta(days=1) for window in self.windows):
+            raise ValueError(f"windows are whole days, for like to be compared with like: {self.windows}")
+        return self
+
+
+class Rollout(Frozen):
+    """How a challenger comes into production: in the shadow first, then by growing shares of the requests."""
+
+    steps: tuple[float, ...] = Field(
+        (10, 50), description="Percentages between the shadow and production, rising."
+    )
+    hold: timedelta = Field(
+        timedelta(minutes=30), ge=timedelta(0), description="Least time in the shadow, and at each step."
+    )
+    within: timedelta = Field(
+        timedelta(days=3),
+        gt=timedelta(0),
+        description="A challenger that is not through by then is withdrawn.",
+    )
+    min_requests: int = Field(
+        500, ge=1, description="That the challenger was asked at each step; fewer: it stays there."
+    )
+    max_errors: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Share of requests on which it may fail beyond the champion's own share.",
+    )
+    latency: timedelta | None = Field(
+        None, gt=timedelta(0), description="That one answer may take; None: the budgets' latency."
+    )
+    max_slow: float = Field(
+        0.01, gt=0, lt=1, description="Share of answers that may take longer beyond the champion's own share."
+    )
+    min_outcomes: int = Field(
+        0,
+        ge=0,
+        description="Answers of the challenger whose outcome is known, before it advances; 0: outcomes come too late to "
+        "be waited for, and withdraw it where they speak against it.",
+    )
+    margin: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Loss (0 to 1) by which the challenger may be worse: it is shown to be within, or waits.",
+    )
+    error_rate: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="Chance that a challenger that keeps to all of this is withdrawn, however often one looks.",
+    )
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        rising = all(step < later for step, later in zip(self.steps, self.steps[1:], strict=False))
+        if not rising or any(not 0 < step < 100 for step in self.steps):
+            raise ValueError(f"steps are percentages between 0 and 100 that rise: {self.steps}")
+        return self
+
+
+class DataTest(Frozen):
+    """When data are broken: nothing is learned from them, and somebody is told."""
+
+    max_age: timedelta = Field(
+        timedelta(hours=6), gt=timedelta(0), description="Of the newest row when a check begins."
+    )
+    min_volume: float = Field(
+        0.5, ge=0, lt=1, description="Least share of the rows that such a window had in training."
+    )
+    max_missing: float = Field(
+        0.2, gt=0, le=1, description="Largest rise of a column's share of missing values since training."
+    )
+    max_out_of_range: float = Field(
+        0.01, gt=0, le=1, description="Largest share of values outside of what the column can be."
+    )
+    max_stuck: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Largest rise of the share of values that only repeat the entity's last one.",
+    )
+    unit_ratio: float = Field(
+        20, gt=1, description="A median this many times larger or smaller than in training is another unit's."
+    )
+
+
+class Retrain(Frozen):
+    """What a request to train again is made for, besides the schedule and by hand. None: not for this."""
+
+    drift_score: float | None = Field(
+        0.3,
+        gt=0,
+        le=1,
+        description="Share of drifted columns, weighted by importance, above which it is asked for.",
+    )
+    important_columns: int | None = Field(
+        3, ge=1, description="Drifted columns of at least mean importance, from which on it is asked for."
+    )
+    quality_below_floor: timedelta | None = Field(
+        timedelta(hours=24),
+        description="How long the realised or estimated quality must lie below its floor.",
+    )
+    drift_needs_loss: bool = Field(
+        False,
+        description="True: drift is asked for only where the estimated quality has left its band as well.",
+    )
+
+
+class Monitor(Frozen):
+    """How a model in production is watched, and what is done about what is seen."""
+
+    schedule: str | None = Field("45 2 * * *", description="Cron (UTC) of monitor_<name>.")
+    drift: DriftTest = DriftTest()
+    data: DataTest = DataTest()
+    retrain: Retrain = Retrain()
+    needed: int = Field(2, ge=1, description="So many of the last checks, and the latest, make an alarm.")
+    of: int = Field(5, ge=1, description="How many last checks that is out of.")
+    cooldown: timedelta = Field(
+        timedelta(days=3), ge=timedelta(0), description="After a training no request is made for so long."
+    )
+    floors: dict[str, Bound] = Field(
+        default_factory=dict, description="Of the quality, by metric of the task; empty: the gate's bounds."
+    )
+    min_labels: int = Field(100, ge=1, description="Fewer labelled predictions: no figure of quality.")
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.needed > self.of:
+            raise ValueError(f"needed={self.needed} of the last {self.of} checks can never be")
+        return self
+
+
 class ModelSpec(Frozen):
     """One model of the catalogue. Stages read this, and know no model by name."""
 
@@ -317,6 +485,8 @@ class ModelSpec(Frozen):
     gate: Gate
     budgets: Budgets = Budgets()
     approval: Approval = Approval()
+    rollout: Rollout = Rollout()
+    monitor: Monitor = Monitor()
     split: Split = Split()
     tuning: Tuning = Tuning()
     backtest: Backtest = Backtest()

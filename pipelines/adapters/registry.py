@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-import httpx
-
 from feature_repo.datasets import Frozen
+from pipelines.adapters.mlflow_rest import MLflowRest
+from pipelines.adapters.mlflow_rest import RegistryRefusedError as RegistryRefusedError
+from pipelines.adapters.mlflow_rest import RegistryUnreachableError as RegistryUnreachableError
 from pipelines.errors import RegistryError
-from pipelines.settings import LOOPBACK
 
 ALIAS_PRODUCTION = "production"
 ALIAS_PREVIOUS = "previous"
@@ -29,29 +29,6 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _PROXIED = "mlflow-artifacts"
 _PAGE_SIZE = 1000
 _WEBHOOKS = 100  # MLflow refuses to list more at once
-_CHUNK_BYTES = 2**20
-
-
-class RegistryUnreachableError(RegistryError):
-    """No answer: the server is down, or the address is wrong. Trying again later may help."""
-
-    def __init__(self, url: str, reason: str) -> None:
-        super().__init__(
-            f"no answer from MLflow at {url}: {reason}. Start it with `headrace up`, "
-            "or set HEADRACE_TRACKING_URL to where it runs"
-        )
-        self.url = url
-
-
-class RegistryRefusedError(RegistryError):
-    """MLflow answered with an error."""
-
-    def __init__(self, url: str, status: int, code: str, message: str) -> None:
-        super().__init__(f"MLflow refused {url} with {status} {code}: {message}{_remedy(status, message)}")
-        self.url = url
-        self.status = status
-        self.code = code
-        self.detail = message
 
 
 class ModelVersion(Frozen):
@@ -103,17 +80,11 @@ class Registry:
     """
 
     def __init__(self, tracking_url: str, timeout_seconds: float = 10.0) -> None:
-        self.url = tracking_url.rstrip("/")
-        # A proxy from the environment is for the world outside, never for this machine.
-        local = urlsplit(self.url).hostname in LOOPBACK
-        self._http = httpx.Client(
-            base_url=self.url,
-            timeout=httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, 3.0)),
-            trust_env=not local,
-        )
+        self._rest = MLflowRest(tracking_url, timeout_seconds)
+        self.url = self._rest.url
 
     def close(self) -> None:
-        self._http.close()
+        self._rest.close()
 
     def __enter__(self) -> Self:
         return self
@@ -127,11 +98,11 @@ class Registry:
 
     def registered_models(self) -> tuple[RegisteredModel, ...]:
         """All registered models with their aliases, in one request per thousand."""
-        pages = self._pages("GET", f"{_API}/registered-models/search", {"max_results": _PAGE_SIZE})
+        pages = self._rest.pages("GET", f"{_API}/registered-models/search", {"max_results": _PAGE_SIZE})
         return tuple(_model(item) for page in pages for item in page.get("registered_models", ()))
 
     def registered_model(self, name: str) -> RegisteredModel | None:
-        answer = self._find("GET", f"{_API}/registered-models/get", {"name": name})
+        answer = self._rest.find("GET", f"{_API}/registered-models/get", {"name": name})
         return None if answer is None else _model(answer["registered_model"])
 
     def ensure_registered_model(
@@ -139,7 +110,7 @@ class Registry:
     ) -> bool:
         """Create the registered model where it is missing. Returns whether it was created."""
         try:
-            self._call(
+            self._rest.call(
                 "POST",
                 f"{_API}/registered-models/create",
                 {"name": name, "description": description, "tags": _pairs(tags or {})},
@@ -153,7 +124,7 @@ class Registry:
     # Versions
 
     def version(self, name: str, version: str) -> ModelVersion | None:
-        answer = self._find("GET", f"{_API}/model-versions/get", {"name": name, "version": version})
+        answer = self._rest.find("GET", f"{_API}/model-versions/get", {"name": name, "version": version})
         return None if answer is None else _version(answer["model_version"])
 
     def versions(
@@ -171,7 +142,7 @@ class Registry:
             "max_results": _PAGE_SIZE,
             "order_by": "version_number DESC",
         }
-        pages = self._pages("GET", f"{_API}/model-versions/search", query)
+        pages = self._rest.pages("GET", f"{_API}/model-versions/search", query)
         return tuple(_version(item) for page in pages for item in page.get("model_versions", ()))
 
     def create_version(
@@ -196,22 +167,22 @@ class Registry:
         # MLflow does not derive the logged model from the source: without its id, the UI shows no link.
         body |= {"model_id": model_id} if model_id else {}
         body |= {"run_id": run_id} if run_id else {}
-        return _version(self._call("POST", f"{_API}/model-versions/create", body)["model_version"])
+        return _version(self._rest.call("POST", f"{_API}/model-versions/create", body)["model_version"])
 
     def set_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         body = {"name": name, "version": version, "key": key, "value": value}
-        self._call("POST", f"{_API}/model-versions/set-tag", body)
+        self._rest.call("POST", f"{_API}/model-versions/set-tag", body)
 
     def delete_version_tag(self, name: str, version: str, key: str) -> None:
         """Remove a tag of a version; no error where there is none."""
-        self._find(
+        self._rest.find(
             "DELETE", f"{_API}/model-versions/delete-tag", {"name": name, "version": version, "key": key}
         )
 
     def set_version_description(self, name: str, version: str, description: str) -> None:
         """Markdown that the MLflow page of the version shows."""
         body = {"name": name, "version": version, "description": description}
-        self._call("PATCH", f"{_API}/model-versions/update", body)
+        self._rest.call("PATCH", f"{_API}/model-versions/update", body)
 
     # Aliases
 
@@ -219,7 +190,7 @@ class Registry:
         """The version that an alias names; None where the model or the alias is missing."""
         query = {"name": name, "alias": alias}
         try:
-            answer = self._find("GET", f"{_API}/registered-models/alias", query)
+            answer = self._rest.find("GET", f"{_API}/registered-models/alias", query)
         except RegistryRefusedError as error:
             # MLflow answers so for an alias that is not set on a model that exists.
             if error.code == "INVALID_PARAMETER_VALUE" and error.detail.endswith(f"alias {alias} not found."):
@@ -230,11 +201,11 @@ class Registry:
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version: one atomic call, whatever it pointed at before."""
         body = {"name": name, "alias": alias, "version": version}
-        self._call("POST", f"{_API}/registered-models/alias", body)
+        self._rest.call("POST", f"{_API}/registered-models/alias", body)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias; no error where it is not set."""
-        self._call("DELETE", f"{_API}/registered-models/alias", {"name": name, "alias": alias})
+        self._rest.call("DELETE", f"{_API}/registered-models/alias", {"name": name, "alias": alias})
 
     # Webhooks
 
@@ -250,11 +221,11 @@ class Registry:
         """
         # MLflow does not hand secrets out; a digest tells whether it has this one.
         mark = f"secret {hashlib.sha256(secret.encode()).hexdigest()[:12]}"
-        pages = self._pages("GET", f"{_API}/webhooks", {"max_results": _WEBHOOKS})
+        pages = self._rest.pages("GET", f"{_API}/webhooks", {"max_results": _WEBHOOKS})
         for found in [item for page in pages for item in page.get("webhooks", ()) if item["name"] == name]:
             if (found["url"], found.get("description")) == (url, mark):
                 return False
-            self._call("DELETE", f"{_API}/webhooks/{quote(found['webhook_id'])}", {})
+            self._rest.call("DELETE", f"{_API}/webhooks/{quote(found['webhook_id'])}", {})
         body = {
             "name": name,
             "url": url,
@@ -262,7 +233,7 @@ class Registry:
             "events": [{"entity": entity, "action": action} for action in actions],
             "secret": secret,
         }
-        self._call("POST", f"{_API}/webhooks", body)
+        self._rest.call("POST", f"{_API}/webhooks", body)
         return True
 
     # Artifacts
@@ -280,7 +251,7 @@ class Registry:
         if not files:
             raise RegistryError(f"version {version.version} of {version.name} has no files at {root}")
         for path in files:
-            self._fetch(f"{root}/{path}", folder / path)
+            self._rest.fetch(f"{_ARTIFACTS}/{quote(f'{root}/{path}')}", folder / path)
 
     def upload(self, version: ModelVersion, path: str, content: bytes) -> None:
         """Store one more file beside those of a version, or another in its place.
@@ -288,18 +259,12 @@ class Registry:
         Args:
             path: Below the version's folder, as :meth:`download` has it.
         """
-        address = f"{_ARTIFACTS}/{quote(f'{self._root(version)}/{path}')}"
-        try:
-            answer = self._http.put(address, content=content)
-        except httpx.HTTPError as error:
-            raise RegistryUnreachableError(f"{self.url}{address}", _reason(error)) from error
-        if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
+        self._rest.put(f"{_ARTIFACTS}/{quote(f'{self._root(version)}/{path}')}", content)
 
     def _root(self, version: ModelVersion) -> str:
         """Path of a version's files in the proxied artifact store."""
         query = {"name": version.name, "version": version.version}
-        uri = str(self._call("GET", f"{_API}/model-versions/get-download-uri", query)["artifact_uri"])
+        uri = str(self._rest.call("GET", f"{_API}/model-versions/get-download-uri", query)["artifact_uri"])
         parts = urlsplit(uri)
         if parts.scheme != _PROXIED:
             raise RegistryError(
@@ -310,7 +275,7 @@ class Registry:
 
     def _list(self, root: str, below: PurePosixPath) -> Iterator[PurePosixPath]:
         """Paths of all files below a folder of the artifact store, relative to ``root``."""
-        answer = self._call("GET", _ARTIFACTS, {"path": str(PurePosixPath(root) / below)})
+        answer = self._rest.call("GET", _ARTIFACTS, {"path": str(PurePosixPath(root) / below)})
         for item in answer.get("files", ()):
             name = str(item["path"])
             if name in {"", ".", ".."} or "/" in name or "\\" in name:
@@ -320,28 +285,14 @@ class Registry:
             else:
                 yield below / name
 
-    def _fetch(self, path: str, target: Path) -> None:
-        address = f"{_ARTIFACTS}/{quote(path)}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._http.stream("GET", address) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    answer.read()
-                    raise _refused(answer)
-                with target.open("wb") as file:
-                    for chunk in answer.iter_bytes(_CHUNK_BYTES):
-                        file.write(chunk)
-        except httpx.HTTPError as error:
-            raise RegistryUnreachableError(f"{self.url}{address}", _reason(error)) from error
-
     # Runs
 
     def experiment_id(self, name: str) -> str | None:
-        answer = self._find("GET", f"{_API}/experiments/get-by-name", {"experiment_name": name})
+        answer = self._rest.find("GET", f"{_API}/experiments/get-by-name", {"experiment_name": name})
         return None if answer is None else str(answer["experiment"]["experiment_id"])
 
     def run(self, run_id: str) -> Run | None:
-        answer = self._find("GET", f"{_API}/runs/get", {"run_id": run_id})
+        answer = self._rest.find("GET", f"{_API}/runs/get", {"run_id": run_id})
         return None if answer is None else _run(answer["run"])
 
     def search_runs(
@@ -362,7 +313,7 @@ class Registry:
             "max_results": limit,
             "order_by": [order_by],
         }
-        answer = self._call("POST", f"{_API}/runs/search", body)
+        answer = self._rest.call("POST", f"{_API}/runs/search", body)
         return tuple(_run(item) for item in answer.get("runs", ()))
 
     # Pages for people
@@ -372,68 +323,6 @@ class Registry:
 
     def run_page(self, run: Run) -> str:
         return f"{self.url}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
-
-    # Transport
-
-    def _pages(self, method: str, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        token = ""
-        while True:
-            page = self._call(method, path, query | ({"page_token": token} if token else {}))
-            yield page
-            token = page.get("next_page_token", "")
-            if not token:
-                return
-
-    def _find(self, method: str, path: str, values: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            return self._call(method, path, values)
-        except RegistryRefusedError as error:
-            if error.code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-
-    def _call(self, method: str, path: str, values: dict[str, Any]) -> dict[str, Any]:
-        """One request; ``values`` go into the query of a GET, else into a JSON body."""
-        sent: dict[str, Any] = {"params": values} if method == "GET" else {"json": values}
-        try:
-            answer = self._http.request(method, path, **sent)
-        except httpx.HTTPError as error:
-            raise RegistryUnreachableError(f"{self.url}{path}", _reason(error)) from error
-        if answer.status_code != httpx.codes.OK:
-            raise _refused(answer)
-        try:
-            content: dict[str, Any] = answer.json()
-        except ValueError as error:
-            raise RegistryRefusedError(
-                str(answer.url),
-                answer.status_code,
-                "NOT_JSON",
-                f"the answer is {answer.text[:80]!r}: is this MLflow?",
-            ) from error
-        return content
-
-
-def _refused(answer: httpx.Response) -> RegistryRefusedError:
-    try:
-        content = answer.json()
-        code, message = str(content["error_code"]), str(content["message"])
-    except (ValueError, KeyError, TypeError):
-        code, message = answer.reason_phrase, answer.text[:200]
-    return RegistryRefusedError(str(answer.url), answer.status_code, code, message)
-
-
-def _remedy(status: int, message: str) -> str:
-    if status == httpx.codes.FORBIDDEN and "host" in message.lower():
-        return ". Add this host to --allowed-hosts of the MLflow server"
-    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-        return ". Give HEADRACE_TRACKING_URL a user who may do this: http://user:password@host"
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return ". MLflow's own log says why"
-    return ""
-
-
-def _reason(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
 
 
 def _quoted(text: str) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pipelines.adapters.lake import Lake
 from pipelines.adapters.spool.ids import moment_of, parse_id
+from pipelines.adapters.traffic import SHADOW
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,7 +63,9 @@ def find(lake: Lake, prediction_id: str) -> tuple[str, dict[str, Any]] | None:
     day = moment_of(parse_id(prediction_id)[0]).date()
     for model in models(lake):
         rows = lake.scan(table_of(model)).filter(
-            pl.col("day") == day, pl.col("prediction_id") == prediction_id.lower()
+            pl.col("day") == day,
+            pl.col("prediction_id") == prediction_id.lower(),
+            pl.col("alias") != SHADOW,  # mirrored answers go by the ids of those that they mirror
         )
         if found := rows.collect().to_dicts():
             return model, found[0]

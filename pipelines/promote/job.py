@@ -130,6 +130,32 @@ def promote_by_hand(
         return _by_hand(registry, registered, move, told, settings, progress)
 
 
+def promote_challenger(
+    name: str,
+    version: str,
+    who: str,
+    reason: str,
+    settings: Settings,
+    work: str,
+    progress: proof.Progress = lambda text: None,
+) -> PromotionRef:
+    """Put a challenger into production that its rollout has proved on live requests.
+
+    Args:
+        work: Names the rollout: the same one again finds itself done, or goes on where it was cut short.
+
+    Raises:
+        PromotionError: there is no such version, or the server does not answer with it.
+        ArtifactError: the version is not signed by a trusted key, or its files were changed.
+    """
+    from pipelines.adapters.registry import Registry
+
+    with Registry(settings.tracking) as registry:
+        registered = _existing(registry, name, version)
+        move = Move(work, version, Action.PROMOTE, who, reason, registered.tags.get(VERDICT_TAG))
+        return _by_hand(registry, registered, move, reason, settings, progress)
+
+
 def rollback(
     name: str,
     to: str | None,

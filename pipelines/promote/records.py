@@ -26,6 +26,9 @@ class Action(StrEnum):
     ROLLBACK = "rollback"
     MOVED_OUTSIDE = "moved outside"  # in the MLflow UI or over its API
     ROLLED_BACK_OUTSIDE = "rolled back outside"
+    CHALLENGE = "challenge"  # of the alias challenger: a rollout began
+    ADVANCE = "advance"  # the challenger gets more traffic; no pointer moved
+    WITHDRAW = "withdraw"  # the challenger gets none any more
     APPROVE = "approve"
     REFUSE = "refuse"
     TIME_OUT = "not answered in time"

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.integration  # Airflow
 
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(
-    path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "approval", "defaults"}
+    path.stem for path in DAGS.glob("*.py") if path.stem not in {"__init__", "approval", "defaults", "links"}
 )
 HEAVY = {
     "pandas",
@@ -84,8 +84,41 @@ def test_every_dag_file_yields_dags(parsed, name):
 
 def test_a_train_dag_has_the_stages(parsed):
     assert parsed["train"]["dags"]["train_failure"] == sorted(
-        ["plan", "ingest", "validate", "features", "snapshot", "tune", "train", "evaluate", "promote"]
+        [
+            "take",
+            "plan",
+            "ingest",
+            "validate",
+            "features",
+            "snapshot",
+            "tune",
+            "train",
+            "evaluate",
+            "promote",
+            "close",
+        ]
     )
+
+
+def test_each_model_is_monitored(parsed):
+    assert set(parsed["monitor"]["dags"]) == {
+        name.replace("train_", "monitor_") for name in parsed["train"]["dags"]
+    }
+    assert parsed["monitor"]["dags"]["monitor_failure"] == ["ask", "check"]
+
+
+def test_a_training_runs_on_its_schedule_and_on_the_drift_asset_and_its_end_is_written_down_whatever_happens():
+    from dags.monitor import monitor_failure
+    from dags.train import train_failure
+
+    [asset] = monitor_failure.get_task("ask").outlets
+    timetable = train_failure.timetable
+    assert [each.uri for each in timetable.asset_condition.objects] == [asset.uri]
+    assert timetable.timetable.expression == "0 3 * * 1"
+    close = train_failure.get_task("close")
+    # Else its success would make a failed run a successful one.
+    assert close.is_teardown
+    assert not close.on_failure_fail_dagrun
 
 
 def test_a_model_that_asks_for_a_person_has_one_more_task(parse_with):
@@ -96,8 +129,39 @@ def test_a_model_that_asks_for_a_person_has_one_more_task(parse_with):
     assert all("approve" in tasks for tasks in everyone.values())
 
 
+def test_a_task_links_to_what_it_made():
+    class Running:
+        """What Airflow hands to a link: it can ask for what tasks returned."""
+
+        def xcom_pull(self, task_ids):
+            return {
+                "train": {"registered_name": "failure of disks", "version": "7"},
+                "evaluate": {"report_url": "http://mlflow/report.html"},
+            }.get(task_ids)
+
+    from dags.links import GateReport, VersionPage
+    from dags.train import train_failure
+
+    def links(task_id):
+        offered = train_failure.get_task(task_id).operator_extra_links
+        return {link.name: link.get_link(None, ti_key=Running()) for link in offered}
+
+    version = "/#/models/failure%20of%20disks/versions/7"
+    assert links("train")["Version in MLflow"].endswith(version)
+    for task_id in ("evaluate", "promote"):
+        assert links(task_id)["The gate's report"] == "http://mlflow/report.html"
+        assert links(task_id)["Version in MLflow"].endswith(version)
+    assert VersionPage("unknown").get_link(None, ti_key=Running()) == ""
+    assert GateReport("unknown").get_link(None, ti_key=Running()) == ""
+
+
 def test_what_versions_in_use_need_is_looked_after(parsed):
     assert parsed["protect"]["dags"] == {"protect": ["restore"]}
+
+
+def test_each_model_has_a_rollout_dag(parsed):
+    assert len(parsed["rollout"]["dags"]) == 8
+    assert parsed["rollout"]["dags"]["rollout_failure"] == ["advance", "begin", "outcome"]
 
 
 def test_the_pointers_are_looked_after(parsed):

@@ -22,6 +22,8 @@ def test_all_parts_run_here_by_default(settings: Settings) -> None:
         "airflow-dag-processor",
         "airflow-scheduler",
         "serving",
+        "rollout-watcher",
+        "evidently",
     ]
 
 
@@ -34,6 +36,7 @@ def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting:
 
     assert names(settings)
     assert not [name for name in names(settings) if name.startswith(prefix)]
+    assert ("rollout-watcher" in names(settings)) == ("serving" in names(settings))
     # Nothing waits for what is not started.
     for program in programs(settings):
         assert set(program.after) <= set(names(settings))

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from models.manifest import FieldType
 from pipelines.adapters.spool.ids import PredictionIds, moment_of
+from pipelines.adapters.traffic import SHADOW
 
 MAGIC = b"HEADRACE SPOOL 1\n"
 
@@ -205,7 +206,8 @@ def decode(content: bytes, damage: Damage) -> Iterator[Record]:
 
 
 def find(content: bytes, high: int, low: int, damage: Damage) -> tuple[Record, int] | None:
-    """The record that holds an id, and the row in it; decodes no other."""
+    """The record that holds an id, and the row in it; decodes no other. Mirrored answers, which no client has,
+    go by the ids of those that they mirror, and are passed over."""
     layouts: dict[int, Layout] = {}
     for frame in _frames(content, damage):
         if frame[:1] == _LAYOUT_KIND:
@@ -214,7 +216,7 @@ def find(content: bytes, high: int, low: int, damage: Damage) -> tuple[Record, i
         _, _, _, rows, its_high, its_low, _, _ = _RECORD.unpack_from(frame)
         if its_high == high and its_low <= low < its_low + rows:
             record = _record(frame, layouts)
-            if record is not None:
+            if record is not None and record.layout.alias != SHADOW:
                 return record, low - its_low
     return None
 

@@ -1,0 +1,67 @@
+"""Links from a task's page to what it made: the gate's report, and the version in MLflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from airflow.sdk import BaseOperatorLink
+
+from pipelines.settings import load_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+@attrs.define()
+class _Made(BaseOperatorLink):
+    """A link by what a task of the same run returned.
+
+    Args:
+        task_id: That task.
+    """
+
+    task_id: str
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address, asked for when the task has ended; empty where there is nothing to show."""
+        # What comes is the running task instance: it can ask for what others returned.
+        returned = ti_key.xcom_pull(task_ids=self.task_id)
+        return self.address(returned) if isinstance(returned, dict) else ""
+
+    def address(self, returned: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+
+@attrs.define()
+class GateReport(_Made):
+    """To the page that the gate wrote, by a :class:`pipelines.references.VerdictRef`."""
+
+    @property
+    def name(self) -> str:
+        return "The gate's report"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        return returned.get("report_url") or ""
+
+
+@attrs.define()
+class VersionPage(_Made):
+    """To the version in MLflow, by a :class:`pipelines.references.CandidateRef`."""
+
+    @property
+    def name(self) -> str:
+        return "Version in MLflow"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        from pipelines.adapters.registry import Registry
+
+        with Registry(load_settings().tracking) as registry:
+            return registry.version_page(returned["registered_name"], returned["version"])
+
+
+def show(result: Any, *links: BaseOperatorLink) -> None:
+    """Put links on the page of the task that gives a result."""
+    for operator, _ in result.iter_references():
+        operator.operator_extra_links = links
