@@ -25,6 +25,7 @@ from pathlib import Path
 
 import httpx
 import hypothesis
+import prometheus_client  # noqa: F401  before Feast is imported, which would have it keep counts in shared files
 import pytest
 
 from pipelines.settings import Settings, load_settings
