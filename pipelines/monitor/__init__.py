@@ -1,0 +1,1 @@
+"""monitor: has what a model sees, says or is worth changed, and is it time to train again?"""
