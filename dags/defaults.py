@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule
+from airflow.sdk import (
+    Asset,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+)
 
 from pipelines import errors
 
@@ -13,9 +21,11 @@ from pipelines import errors
 # a disk that is full for a moment) is tried again.
 _FINAL = (
     errors.ArtifactError,
+    errors.BrokenDataError,
     errors.DataValidationError,
     errors.EvaluationError,
     errors.FeatureError,
+    errors.MonitorError,
     errors.PromotionError,
     errors.SettingsError,
     errors.SnapshotError,
@@ -42,6 +52,17 @@ def schedule(cron: str | None) -> CronTriggerTimetable | None:
     run for a tick that has passed.
     """
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0)) if cron else None
+
+
+def retrain_asset(model: str) -> Asset:
+    """Its event says: look whether a request to train this model is open. It carries nothing else."""
+    return Asset(f"retrain_{model}", uri=f"headrace://retrain/{model}")
+
+
+def cron_or_asset(cron: str | None, asset: Asset) -> AssetOrTimeSchedule | list[Asset]:
+    """At each tick of the cron expression as :func:`schedule` has it, and at each event of the asset."""
+    timetable = schedule(cron)
+    return [asset] if timetable is None else AssetOrTimeSchedule(timetable=timetable, assets=[asset])
 
 
 def task_defaults(owner: str) -> dict[str, Any]:

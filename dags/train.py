@@ -8,7 +8,8 @@ from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.approval import PromotionApproval, answer_of
-from dags.defaults import DAY, schedule, task_defaults, window_form, window_params
+from dags.defaults import DAY, cron_or_asset, retrain_asset, task_defaults, window_form, window_params
+from dags.links import GateReport, VersionPage, show
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
 from pipelines.promote.approval import needed
@@ -25,8 +26,12 @@ bounds, the baselines and the version now serving, and moves the alias `producti
 
 Each task can be cleared and run again: it neither loses nor doubles anything.
 
+Runs on its schedule, by hand, and when monitoring asks for it: then `take` holds the open request, and `close` writes down
+what came of it (`headrace monitor {name}`). An event that comes twice finds no request, and the run is skipped.
+
 | if this task fails | look at |
 |---|---|
+| take | data are broken, and nothing is learned from them: its log names what. Mend it, or start the DAG by hand |
 | validate | the last lines of its log name the expectation, the counts and a few rows; mend the source |
 | snapshot | too few outcomes in the window: widen it |
 | evaluate | its log; a stored model that does not reproduce its own sample is refused |
@@ -45,7 +50,7 @@ def train_dag(spec: ModelSpec) -> DAG:
     @dag(
         dag_id=f"train_{spec.name}",
         description=spec.question,
-        schedule=schedule(spec.schedule),
+        schedule=cron_or_asset(spec.schedule, retrain_asset(spec.name)),
         catchup=False,
         max_active_runs=1,
         default_args=task_defaults(spec.owner),
@@ -66,6 +71,7 @@ def train_dag(spec: ModelSpec) -> DAG:
         },
         doc_md=MANUAL.format(
             question=spec.question,
+            name=spec.name,
             days=spec.training_window.days,
             trials=spec.tuning.trials,
             within=f"{spec.approval.within.total_seconds() / 3600:g} hours",
@@ -73,6 +79,47 @@ def train_dag(spec: ModelSpec) -> DAG:
         tags=["train", spec.name],
     )
     def chain() -> None:
+        @task
+        def take() -> dict[str, Any]:
+            """Hold the request that this run works for."""
+            from datetime import UTC, datetime
+
+            from pipelines.monitor import retrain
+
+            context = get_current_context()
+            kind = context["dag_run"].run_type
+            taken = retrain.take(
+                spec.name,
+                _source(),
+                context["run_id"],
+                by_event=kind == "asset_triggered",
+                by_hand=kind == "manual",
+                at=datetime.now(UTC),
+                settings=load_settings(),
+            )
+            if taken.number is None:
+                raise AirflowSkipException(taken.reason)
+            return taken.to_xcom()
+
+        @task
+        def close(taken: dict[str, Any]) -> str | None:
+            """End the request with what came of it, however far the run came."""
+            from datetime import UTC, datetime
+
+            from pipelines.monitor import retrain
+            from pipelines.references import VerdictRef
+
+            context = get_current_context()
+            verdict, promoted = (context["ti"].xcom_pull(task_ids=name) for name in ("evaluate", "promote"))
+            return retrain.close(
+                retrain.TakenRef.from_xcom(taken),
+                context["run_id"],
+                VerdictRef.from_xcom(verdict) if verdict else None,
+                promoted is not None,
+                datetime.now(UTC),
+                load_settings(),
+            )
+
         @task
         def plan() -> list[dict[str, str]]:
             """One request per data set; the window is the same in each."""
@@ -152,12 +199,18 @@ def train_dag(spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(f"not promoted: {promotion.reason}")
             return promotion.to_xcom()
 
+        taken = take()
         requests = plan()
+        taken >> requests
         built = features(requests)
         validate.expand(ingested=ingest.expand(request=requests)) >> built
         training_set = snapshot(built)
-        verdict = evaluate(train(training_set, tune(training_set)))
+        candidate = train(training_set, tune(training_set))
+        verdict = evaluate(candidate)
         promoted = promote(verdict)
+        show(candidate, VersionPage("train"))
+        show(verdict, GateReport("evaluate"), VersionPage("train"))
+        show(promoted, GateReport("evaluate"), VersionPage("train"))
         if a_person_decides:
             approve = PromotionApproval(
                 task_id="approve",
@@ -166,6 +219,8 @@ def train_dag(spec: ModelSpec) -> DAG:
                 execution_timeout=None,  # it bounds the work, and the wait has a bound of its own
             )
             verdict >> approve >> promoted
+        # A teardown: its own success does not make a failed run a successful one.
+        promoted >> close(taken).as_teardown(setups=taken)
 
     return chain()
 

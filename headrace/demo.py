@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 WINDOW_DAYS = 42
-STAGES = ("plan", "ingest", "validate", "features", "snapshot", "tune", "train", "evaluate", "promote")
+STAGES = (
+    "take",
+    "plan",
+    "ingest",
+    "validate",
+    "features",
+    "snapshot",
+    "tune",
+    "train",
+    "evaluate",
+    "promote",
+    "close",
+)
 _PARSE_SECONDS = 120
 _SWITCH_SECONDS = 15
 _LOG_LINES = 20

@@ -81,3 +81,11 @@ class ProcessError(HeadraceError):
 
 class LineageError(HeadraceError):
     """Where a version came from is not known, or it cannot be made again from it."""
+
+
+class MonitorError(HeadraceError):
+    """A model cannot be watched: it has no version in production, or nothing to compare with."""
+
+
+class BrokenDataError(HeadraceError):
+    """Data are broken: what was found is named, somebody must mend it, and nothing is learned from them."""

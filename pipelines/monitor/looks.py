@@ -1,0 +1,168 @@
+"""Single looks of a check: windows of columns, realised and estimated quality. Reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pipelines.monitor.champion import Champion, inputs_of
+from pipelines.monitor.records import Figures
+from pipelines.references import Window
+
+if TYPE_CHECKING:
+    from models.base import Answers
+    from models.specs import ModelSpec
+    from pipelines.monitor.drift import Finding
+    from pipelines.monitor.observe import Observed
+    from pipelines.monitor.reference import Kept
+    from pipelines.settings import Settings
+
+
+def windowed(
+    champion: Champion, kept: Kept, part: str, columns: Mapping[str, Any], times: Any, end: datetime, length: timedelta
+) -> list[Finding]:  # fmt: skip
+    import numpy as np
+
+    from pipelines.monitor import drift
+    from pipelines.monitor.observe import hours_since
+    from pipelines.monitor.reference import window_of
+
+    window = Window(start=end - length, end=end)
+    hours = int(length // timedelta(hours=1))
+    first = np.datetime64(window.start.replace(tzinfo=None), "us")
+    hour = hours_since(np.asarray(times, dtype="datetime64[us]"), first)
+    reference = getattr(kept, part)
+    binned = window_of(reference, columns, hour // kept.bin_hours, hours // kept.bin_hours)
+    importance = kept.importance if part == "features" else {}
+    return drift.check(reference, binned, kept.phase(window), champion.spec.monitor.drift, importance)
+
+
+def labelled(
+    champion: Champion, kept: Kept, end: datetime, settings: Settings
+) -> tuple[list[Finding], Figures]:
+    """Targets that are known by now, of a window as long as the longest before the label horizon, and realised quality."""
+    import numpy as np
+    import polars as pl
+
+    from models.base import Observations, builder_of
+    from models.targets import PREFIX
+    from pipelines.monitor.observe import observe, truths
+    from pipelines.monitor.quality import broken_floors
+
+    spec, longest = champion.spec, max(champion.spec.monitor.drift.windows)
+    lag = label_lag(spec)
+    window = Window(start=end - lag - longest, end=end - lag)
+    observed = observe(spec, champion.profile, window, settings)
+    if not observed.rows.height:
+        return [], Figures()
+    known = truths(spec, champion.profile, observed, Window(start=window.start, end=end), settings)
+    targets = {
+        name: known[name].cast(pl.Float64).to_numpy() for name in known.columns if name.startswith(PREFIX)
+    }
+    times = known["event_time"].dt.replace_time_zone(None).to_numpy()
+    findings = windowed(champion, kept, "targets", targets, times, window.end, longest)
+    columns = inputs_of(champion, known)
+    labelled = (
+        np.all([np.isfinite(values) for values in targets.values()], axis=0) if targets else np.zeros(0, bool)
+    )
+    if columns is None or labelled.sum() < spec.monitor.min_labels:
+        return findings, Figures(rows=int(labelled.sum()))
+    part = Observations(
+        columns,
+        {name.removeprefix(PREFIX): values for name, values in targets.items()},
+        np.ones(known.height),
+        known[observed.entity].to_numpy(),
+        times,
+    ).rows(labelled)
+    task = builder_of(spec).task(spec)
+    values = task.metrics(part, champion.predictor.predict(part.columns))
+    positives = task.positives(part)
+    enough = positives is None or positives >= spec.gate.min_positives
+    floors = spec.monitor.floors or spec.gate.bounds
+    below = broken_floors(values, floors) if enough else ()
+    return findings, Figures(values=values, rows=int(labelled.sum()), below=below)
+
+
+def served(
+    champion: Champion, grid: Figures, entity: str, window: Window, settings: Settings
+) -> tuple[Figures, tuple[str, ...]]:
+    """Realised quality of what callers were told, where enough of it is labelled, and training-serving skew.
+
+    Args:
+        grid: What to say where it is not.
+    """
+    from models.base import builder_of
+    from pipelines.monitor import served
+    from pipelines.monitor.quality import broken_floors
+
+    spec = champion.spec
+    whole = Window(start=window.start - label_lag(spec), end=window.end)
+    rows = served.predictions(champion.name, champion.version.version, whole, settings)
+    if rows is None or not rows.height:
+        return grid, ()
+    skewed = served.skew(rows, spec, champion.profile, entity, settings)
+    known = served.labelled(rows, champion.name, spec, champion.profile, entity, whole, settings)
+    if known is None or len(known.part) < spec.monitor.min_labels:
+        return grid, skewed
+    task = builder_of(spec).task(spec)
+    values, positives = task.metrics(known.part, known.answers), task.positives(known.part)
+    enough = positives is None or positives >= spec.gate.min_positives
+    figures = Figures(
+        values=values,
+        rows=len(known.part),
+        below=broken_floors(values, spec.monitor.floors or spec.gate.bounds) if enough else (),
+        of="served",
+        duplicates=known.duplicates,
+        contradictions=known.contradictions,
+    )
+    return figures, skewed
+
+
+def label_lag(spec: ModelSpec) -> timedelta:
+    """How long ago labels are whole: the horizon in whole days, so that hours stay in phase."""
+    return -(-spec.target.horizon // timedelta(days=1)) * timedelta(days=1)
+
+
+def estimated(champion: Champion, observed: Observed, answers: Answers, settings: Settings) -> Figures:
+    """Quality before labels are known: CBPE of probabilities, DLE of figures."""
+    import numpy as np
+
+    from models.base import Observations, builder_of
+    from models.specs import Classification, Forecast
+    from pipelines.monitor import quality
+    from pipelines.snapshot.job import load
+    from pipelines.snapshot.parts import observations
+
+    spec = champion.spec
+    if not answers:
+        return Figures()
+    floors, count = spec.monitor.floors or spec.gate.bounds, observed.rows.height
+    if isinstance(spec.task, Classification) and "probability" in answers:
+        part = Observations({}, {}, np.ones(count), observed.rows[observed.entity].to_numpy())
+        estimate = quality.confidence_based(
+            builder_of(spec).task(spec), part, answers, spec.target.names[0], settings.random_seed
+        )
+    elif isinstance(spec.task, Forecast) and spec.task.output in answers:
+        rows, manifest = load(champion.training.snapshot, settings)
+        holdout = observations(rows, "holdout", manifest.entity, manifest.inputs)
+        names = [field.name for field in champion.predictor.manifest.inputs]
+        past = {name: holdout.columns[name] for name in names}
+        said = champion.predictor.predict(past)[spec.task.output]
+        truth = holdout.targets[spec.task.target]
+        seen = np.isfinite(truth)
+        losses = quality.learn_losses(
+            {name: values[seen] for name, values in past.items()},
+            said[seen],
+            truth[seen],
+            settings.random_seed,
+        )
+        now = inputs_of(champion, observed.rows)
+        estimate = quality.direct_loss(losses, now or {}, answers[spec.task.output])
+    else:
+        return Figures()
+    return Figures(
+        values=estimate.values,
+        rows=count,
+        below=quality.broken_floors(estimate.values, floors, estimate.errors),
+    )
