@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
-PORTS = ("AIRFLOW", "MLFLOW", "SERVING", "SERVING_GRPC")
+PORTS = ("AIRFLOW", "MLFLOW", "SERVING", "SERVING_GRPC", "EVIDENTLY")
 
 
 class System:

@@ -23,7 +23,7 @@ from pipelines.settings import Settings, load_settings
 
 pytestmark = pytest.mark.integration
 
-PORTS = ("MLFLOW_PORT", "AIRFLOW_PORT", "SERVING_PORT", "SERVING_GRPC_PORT")
+PORTS = ("MLFLOW_PORT", "AIRFLOW_PORT", "SERVING_PORT", "SERVING_GRPC_PORT", "EVIDENTLY_PORT")
 
 
 def free_ports(count: int) -> list[int]:
