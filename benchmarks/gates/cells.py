@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results.json"
+SUPERIOR = "superior"
+#: Worse by the whole margin under the rule that allows less: a promotion is false, just.
 NOT_INFERIOR = "no worse by the margin"
+#: A better ranking, and the share of right decisions worse by the whole margin: false all the same.
+ALARMS_WORSE = "alarms worse by the margin"
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Cell:
     """How often each method promoted in one world.
 
     Attributes:
-        rule: ``superior``, or the non-inferiority rule with its margin.
+        rule: One of the rules above.
         effect: What the candidate is better by, in the world's unit; below 0: worse.
         promoted: Times that each method promoted, of ``repeats``.
     """
@@ -41,7 +45,7 @@ class Cell:
     @property
     def is_null(self) -> bool:
         """Whether a promotion is false."""
-        return self.effect <= 0
+        return self.effect <= 0 or self.rule == ALARMS_WORSE
 
 
 def read() -> list[Cell]:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.signal import lfilter
 from scipy.stats import norm
 
@@ -24,6 +25,14 @@ BURN_IN = 300
 ROWS_A_DAY = 20
 PREVALENCE = 0.2
 MACHINES = {200: 20, 500: 25, 2000: 40}
+SIGNAL, ALARM = 1.5, 1.5  # what the event adds to the champion's score; scores above the other are alarms
+SHARED, OWN, OF_MACHINE = (
+    0.7,
+    0.7,
+    0.5,
+)  # sd of what else is in a score: common to both models, and to one alone
+SPREAD = float(np.sqrt(SHARED**2 + OWN**2 + OF_MACHINE**2))
+DECISION_MARGIN = 0.05
 
 Draw = Callable[[np.random.Generator, int, float, float], tuple[Observations, Answers, Answers]]
 
@@ -36,6 +45,8 @@ class World:
         draw: ``(random, n, phi, effect)`` to the holdout and what candidate and champion answer.
         worse: An effect that makes the candidate worse, by what ``unit`` says.
         better: Effects that make it better.
+        margin: How much the rule of no inferiority lets be lost, in the task's objective.
+        at_margin: The effect that loses just that.
         row_gain: Per-row gains, which a naive paired t-test takes for independent.
     """
 
@@ -46,6 +57,8 @@ class World:
     draw: Draw
     worse: float
     better: tuple[float, ...]
+    margin: float
+    at_margin: float
     unit: str
     row_gain: Callable[[Any, Observations, Answers, Answers], Array]
 
@@ -131,19 +144,20 @@ def decisions(
 
 
 def detections(
-    random: np.random.Generator, rows: int, phi: float, effect: float
+    random: np.random.Generator, rows: int, phi: float, effect: float, threshold: float = ALARM
 ) -> tuple[Observations, Answers, Answers]:
     """Machines whose outcomes, and what models make of them, hang together; the candidate's signal is stronger."""
     machines = MACHINES.get(rows, rows // 50)
     each = rows // machines
     latent = 0.8 * autoregression(random, machines, each, phi) + 0.6 * random.normal(size=(machines, 1))
     label = (latent > norm.ppf(1 - PREVALENCE)).astype(np.float64)
-    common = 0.7 * autoregression(random, machines, each, phi)
+    common = SHARED * autoregression(random, machines, each, phi)
 
-    def model(signal: float) -> Answers:
-        own = 0.7 * autoregression(random, machines, each, phi) + 0.5 * random.normal(size=(machines, 1))
+    def model(signal: float, threshold: float) -> Answers:
+        own = OWN * autoregression(random, machines, each, phi)
+        own += OF_MACHINE * random.normal(size=(machines, 1))
         score = (signal * label + common + own).ravel()
-        return {"probability": 1 / (1 + np.exp(-score)), "alarm": score > 1.5}
+        return {"probability": 1 / (1 + np.exp(-score)), "alarm": score > threshold}
 
     part = Observations(
         {},
@@ -152,7 +166,14 @@ def detections(
         np.repeat(np.array([f"m{number}" for number in range(machines)], dtype=object), each),
         np.tile(START + np.arange(each) * np.timedelta64(1, "h"), machines),
     )
-    return part, model(1.5 + effect), model(1.5)
+    return part, model(SIGNAL + effect, threshold), model(SIGNAL, ALARM)
+
+
+def too_many_alarms(
+    random: np.random.Generator, rows: int, phi: float, effect: float
+) -> tuple[Observations, Answers, Answers]:
+    """As :func:`detections`, with alarms so eager that fewer decisions are right, by the whole margin."""
+    return detections(random, rows, phi, effect, eager_threshold(effect))
 
 
 def loss_gain(task: Any, part: Observations, ours: Answers, theirs: Answers) -> Array:
@@ -163,49 +184,81 @@ def right_gain(task: Any, part: Observations, ours: Answers, theirs: Answers) ->
     return np.asarray(task.right(part, ours) - task.right(part, theirs))
 
 
-def true_gain(effect: float, seed: int = 1, rows: int = 1_000_000) -> float:
-    """Difference in average precision that a signal makes, on a million rows."""
-    part, ours, theirs = detections(np.random.default_rng(seed), rows, 0.0, effect)
-    task = ClassificationTask(Classification(), "event")
-    ones: NDArray[np.float64] = np.ones(rows)
-    return float(task.statistic(part, ours)(ones) - task.statistic(part, theirs)(ones))
+def true_gain(effect: float) -> float:
+    """Difference in average precision that a signal makes, of infinitely many rows.
+
+    Scores are normal given the outcome, so that precision and recall at each threshold are known.
+    """
+
+    def average_precision(signal: float) -> float:
+        def precision_by_recall(line: float) -> float:
+            found, false = _alarms(line, signal)
+            density = norm.pdf(line, signal, SPREAD)
+            return float(density * PREVALENCE * found / (PREVALENCE * found + (1 - PREVALENCE) * false))
+
+        area, _ = quad(precision_by_recall, signal - 8 * SPREAD, signal + 8 * SPREAD)
+        return float(area)
+
+    return average_precision(SIGNAL + effect) - average_precision(SIGNAL)
+
+
+def eager_threshold(effect: float) -> float:
+    """The threshold below the champion's at which a candidate is right less often by the margin."""
+
+    def right(line: float, signal: float) -> float:
+        found, false = _alarms(line, signal)
+        return PREVALENCE * found + (1 - PREVALENCE) * (1 - false)
+
+    aim = right(ALARM, SIGNAL) - DECISION_MARGIN
+    return float(brentq(lambda line: right(line, SIGNAL + effect) - aim, -3.0, ALARM))
+
+
+def _alarms(line: float, signal: float) -> tuple[float, float]:
+    """Shares above a line of rows with the event, and of rows without."""
+    return float(norm.sf(line, signal, SPREAD)), float(norm.sf(line, 0.0, SPREAD))
 
 
 _BOUNDS = {"any": Bound(maximum=1.0)}
 
 WORLDS = (
     World(
-        "forecasts",
-        ForecastTask(Forecast(target="load", lower=None, upper=None)),
-        Gate(bounds=_BOUNDS),
-        Plan("time"),
-        forecasts,
-        -0.1,
-        (0.1, 0.25, 0.5, 1.0),
-        "sd of the loss difference",
-        loss_gain,
+        name="forecasts",
+        task=ForecastTask(Forecast(target="load", lower=None, upper=None)),
+        gate=Gate(bounds=_BOUNDS),
+        plan=Plan("time"),
+        draw=forecasts,
+        worse=-0.1,
+        better=(0.1, 0.25, 0.5, 1.0),
+        margin=0.01,  # of WAPE: here one sd of the loss difference
+        at_margin=-1.0,
+        unit="sd of the loss difference",
+        row_gain=loss_gain,
     ),
     World(
-        "detectors",
-        ClassificationTask(Classification(), "event"),
+        name="detectors",
+        task=ClassificationTask(Classification(), "event"),
         # One row in five is positive here: the share of right decisions moves with it.
-        Gate(bounds=_BOUNDS, decision_margin=0.05),
-        Plan("entity", resamples=500),
-        detections,
-        -0.1,
-        (0.25, 0.5, 1.0),
-        "of signal",
-        right_gain,
+        gate=Gate(bounds=_BOUNDS, decision_margin=DECISION_MARGIN),
+        plan=Plan("entity", resamples=500),
+        draw=detections,
+        worse=-0.1,
+        better=(0.25, 0.5, 1.0),
+        margin=-true_gain(-0.1),
+        at_margin=-0.1,
+        unit="of signal",
+        row_gain=right_gain,
     ),
     World(
-        "decisions",
-        RegretTask(),
-        Gate(bounds=_BOUNDS),
-        Plan("day", horizon=timedelta(0)),
-        decisions,
-        -0.1,
-        (0.1, 0.25, 0.5, 1.0),
-        "sd of the regret difference",
-        loss_gain,
+        name="decisions",
+        task=RegretTask(),
+        gate=Gate(bounds=_BOUNDS),
+        plan=Plan("day", horizon=timedelta(0)),
+        draw=decisions,
+        worse=-0.1,
+        better=(0.1, 0.25, 0.5, 1.0),
+        margin=0.1,
+        at_margin=-0.1,
+        unit="sd of the regret difference",
+        row_gain=loss_gain,
     ),
 )

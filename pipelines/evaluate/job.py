@@ -13,13 +13,11 @@ from pipelines.errors import EvaluationError
 from pipelines.references import CandidateRef, VerdictRef
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from models.base import Answers, Observations, Task
     from models.specs import ModelSpec
     from pipelines.adapters.registry import ModelVersion, Registry
     from pipelines.adapters.runtimes.base import Predictor
-    from pipelines.evaluate.checks import Check, Verdict
+    from pipelines.evaluate.checks import Check
     from pipelines.evaluate.stability import Asked
     from pipelines.evaluate.steps import Case, Older
     from pipelines.settings import Settings
@@ -40,7 +38,7 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
     from pipelines.adapters.registry import Registry
     from pipelines.evaluate import servability
     from pipelines.evaluate.checks import CheckKind, held
-    from pipelines.evaluate.comparison import Answered
+    from pipelines.evaluate.report import publish
     from pipelines.evaluate.steps import judge
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
@@ -75,13 +73,14 @@ def run(candidate: CandidateRef, settings: Settings) -> VerdictRef:
             lambda: servability.check(ours.export, version, native, spec.budgets, settings),
         )
     verdict = verdict.extended(served)
-    judged: list[Answered] = [case.candidate, *([case.champion] if case.champion else []), *case.baselines]
-    figures = {model.name: task.metrics(holdout, model.answers) for model in judged}
-    plots = task.plots(holdout, case.candidate.answers)
-    report = _record(candidate, champion, verdict, figures, plots, registry, settings)
+    compared = (case.candidate, *([case.champion] if case.champion else []))
+    figures = {model.name: task.metrics(holdout, model.answers) for model in (*compared, *case.baselines)}
+    plots = {model.name: task.plots(holdout, model.answers) for model in compared}
+    serving = champion.version if champion else None
+    report = publish(candidate, serving, verdict, figures, plots, registry, settings)
     return VerdictRef(
         candidate=candidate,
-        champion=champion.version if champion else None,
+        champion=serving,
         outcome=verdict.outcome,
         reasons=verdict.reasons,
         report_url=report,
@@ -211,19 +210,3 @@ def _answers(predictor: Predictor, holdout: Observations, name: str) -> Answers:
             "version by hand: headrace promote MODEL VERSION --reason …"
         )
     return predictor.predict(holdout.columns)
-
-
-def _record(
-    candidate: CandidateRef,
-    champion: ModelVersion | None,
-    verdict: Verdict,
-    figures: dict[str, dict[str, float]],
-    plots: dict[str, Figure],
-    registry: Registry,
-    settings: Settings,
-) -> str:
-    """Put the evidence on the run and the verdict on the version; returns the report's address."""
-    from pipelines.evaluate.report import publish
-
-    served = champion.version if champion else None
-    return publish(candidate, served, verdict, figures, plots, registry, settings)

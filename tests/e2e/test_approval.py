@@ -1,7 +1,9 @@
-"""A person refuses a candidate, and approves it when asked again: in the real Airflow page, in headless Chromium.
+"""Nobody answers in time, a person refuses, and approves when asked again: in the real Airflow page, in headless Chromium.
 
-The tests of this file share one system and run in their order; the first takes minutes. They need
-Debian's ``chromium`` (or another, named by CHROMIUM) and are skipped, with the reason, without it.
+Then the two DAGs that look after what serves: `pointers` and `protect`.
+
+The tests of this file share one system and run in their order; the first takes minutes. Those with a
+page need Debian's ``chromium`` (or another, named by CHROMIUM) and are skipped, with the reason, without it.
 """
 
 import json
@@ -39,17 +41,23 @@ class System:
         fleet = yaml.safe_load((BUNDLED / "simulated.yaml").read_text("utf-8"))
         fleet |= {"name": "asked", "origin": {"kind": "simulated", "machines": 30, "seed": 3}}
         fleet["models"] = {"failure": {"split": {"valid_share": 0.3, "holdout_share": 0.3}, "gate": GATE}}
-        profile = folder / "asked.yaml"
-        profile.write_text(yaml.safe_dump(fleet, sort_keys=False))
+        self._fleet, self._profile = fleet, folder / "asked.yaml"
+        self.wait_for_a_person("PT1H")
         self.home = folder / "home"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
             "HEADRACE_HOME": str(self.home),
-            "HEADRACE_SOURCE": str(profile),
+            "HEADRACE_SOURCE": str(self._profile),
             "HEADRACE_APPROVAL_MODELS": "failure",
             "HEADRACE_SERVING_GRPC_PORT": "0",
+            "HEADRACE_EVIDENTLY_PORT": "0",
             **{f"HEADRACE_{name}_PORT": str(port) for name, port in ports.items()},
         }
+
+    def wait_for_a_person(self, within):
+        """Says how long; a task reads its DAG, and so the profile, when it starts."""
+        self._fleet["models"]["failure"]["approval"] = {"within": within}
+        self._profile.write_text(yaml.safe_dump(self._fleet, sort_keys=False))
 
     def headrace(self, *words):
         done = subprocess.run(
@@ -86,12 +94,21 @@ class System:
 
         return AIRFLOW_USER, credentials(self.settings).airflow_password
 
-    def run_until(self, airflow, run_id, reached, seconds):
-        """Follows a run of ``train_failure``; returns its tasks' states."""
+    def unpause(self, airflow, dag_id):
+        """Once Airflow has read the DAG's file."""
+        deadline = time.monotonic() + 180
+        while dag_id not in airflow.dag_ids():
+            assert not airflow.import_errors()
+            assert time.monotonic() < deadline, f"{dag_id} was not read"
+            time.sleep(1)
+        airflow.unpause(dag_id)
+
+    def run_until(self, airflow, run_id, reached, seconds, dag_id="train_failure"):
+        """Follows a run; returns its tasks' states."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            states = {task.task_id: task.state for task in airflow.tasks("train_failure", run_id)}
-            run = airflow.run("train_failure", run_id)
+            states = {task.task_id: task.state for task in airflow.tasks(dag_id, run_id)}
+            run = airflow.run(dag_id, run_id)
             if reached(run, states):
                 return states
             assert "failed" not in states.values(), states
@@ -101,8 +118,6 @@ class System:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install chromium, or name one by CHROMIUM")
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
     ports = {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
     for listener in sockets:
@@ -118,6 +133,8 @@ def system(tmp_path_factory):
 @pytest.fixture
 def page(system):
     """A page of the headless browser that is logged in to Airflow."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium, or name one by CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -136,7 +153,7 @@ def page(system):
 
 def ask(system, airflow, run_id):
     """Starts a run and waits until it asks."""
-    airflow.unpause("train_failure")
+    system.unpause(airflow, "train_failure")
     airflow.trigger("train_failure", run_id, WINDOW)
     states = system.run_until(
         airflow, run_id, lambda _, states: states.get("approve") == "awaiting_input", 900
@@ -159,12 +176,34 @@ def answer(system, page, run_id, option):
     return report
 
 
+def link_of(system, page, run_id, task_id, name):
+    """Address of one of the links under a task's details."""
+    url = f"{system.settings.airflow}/dags/train_failure/runs/{run_id}/tasks/{task_id}/details"
+    page.goto(url, wait_until="domcontentloaded")
+    return page.get_by_role("link", name=name).get_attribute("href")
+
+
 def serving(system):
     found = httpx.get(f"{system.settings.serving}/v2/models/failure", timeout=10)
     return found.json()["parameters"]["version"] if found.status_code == httpx.codes.OK else None
 
 
+def test_no_answer_in_time_is_a_refusal(system):
+    system.wait_for_a_person("PT20S")
+    with system.airflow() as airflow:
+        ask(system, airflow, "unanswered")
+        states = system.run_until(airflow, "unanswered", lambda run, _: run.finished, 120)
+        assert airflow.run("train_failure", "unanswered").state == "success"
+    assert (states["approve"], states["promote"]) == ("success", "skipped")
+    with system.registry() as registry:
+        assert registry.alias_version("failure", "production") is None
+        assert "nobody answered" in registry.version("failure", "1").tags["headrace.approval"]
+    (line,) = system.history()
+    assert (line["action"], line["actor"], line["to_version"]) == ("not answered in time", "nobody", "1")
+
+
 def test_a_candidate_that_a_person_refuses_is_not_promoted(system, page):
+    system.wait_for_a_person("PT1H")
     with system.airflow() as airflow:
         ask(system, airflow, "refused")
         report = answer(system, page, "refused", "Reject")
@@ -178,7 +217,8 @@ def test_a_candidate_that_a_person_refuses_is_not_promoted(system, page):
         assert registry.alias_version("failure", "production") is None
         assert "refused by admin" in registry.version("failure", "1").tags["headrace.approval"]
     assert serving(system) is None
-    (line,) = system.history()
+    assert link_of(system, page, "refused", "evaluate", "The gate's report") == report
+    _, line = system.history()
     assert (line["action"], line["actor"], line["to_version"]) == ("refuse", "admin", "1")
 
 
@@ -188,7 +228,7 @@ def test_the_same_candidate_is_promoted_when_a_person_approves_it(system, page):
         answer(system, page, "approved", "Approve")
         states = system.run_until(airflow, "approved", lambda run, _: run.finished, 180)
     assert states["promote"] == "success"
-    refused, approved, promoted = system.history()
+    _, refused, approved, promoted = system.history()
     assert (refused["action"], approved["action"], approved["actor"]) == ("refuse", "approve", "admin")
     assert (promoted["action"], promoted["to_version"], promoted["approved_by"]) == ("promote", "1", "admin")
     assert promoted["approved_at"] == approved["at"]
@@ -196,3 +236,45 @@ def test_the_same_candidate_is_promoted_when_a_person_approves_it(system, page):
     while serving(system) != "1":
         assert time.monotonic() < deadline, "the server does not answer with the approved version"
         time.sleep(0.2)
+
+
+def run_now(system, dag_id, run_id):
+    with system.airflow() as airflow:
+        system.unpause(airflow, dag_id)
+        airflow.trigger(dag_id, run_id, {})
+        system.run_until(airflow, run_id, lambda run, _: run.finished, 120, dag_id)
+        return airflow.run(dag_id, run_id).state
+
+
+@pytest.fixture
+def promoted(system):
+    if CHROMIUM is None:
+        pytest.skip("without chromium nobody has approved anything")
+
+
+@pytest.mark.usefixtures("promoted")
+def test_an_alias_that_was_taken_off_in_mlflow_enters_the_ledger_by_the_dag(system):
+    with system.registry() as registry:
+        registry.delete_alias("failure", "production")
+        assert run_now(system, "pointers", "taken-off") == "success"
+        outside = system.history()[-1]
+        assert (outside["action"], outside["from_version"], outside["to_version"]) == (
+            "moved outside",
+            "1",
+            None,
+        )
+        registry.set_alias("failure", "production", "1")
+        assert run_now(system, "pointers", "put-back") == "success"
+    assert system.history()[-1]["to_version"] == "1"
+
+
+@pytest.mark.usefixtures("promoted")
+def test_the_run_of_what_serves_is_brought_back_by_the_dag_when_somebody_deletes_it(system):
+    from pipelines.adapters import tracking
+
+    client = tracking.client(system.settings)
+    with system.registry() as registry:
+        run_id = registry.alias_version("failure", "production").run_id
+    client.delete_run(run_id)
+    assert run_now(system, "protect", "deleted") == "success"
+    assert client.get_run(run_id).info.lifecycle_stage == "active"

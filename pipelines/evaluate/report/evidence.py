@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from pipelines.lineage.record import Training
 
 CANDIDATE = "candidate"
+_ENDED = {
+    Outcome.PASS: "passed",
+    Outcome.FAIL: "failed",
+    Outcome.INSUFFICIENT: "without enough evidence",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Evidence:
         champion: Version that served when the candidate was judged; None if none did.
         figures: Metrics on the holdout by model ("candidate", "version 3", a baseline's name), then
             by metric. The candidate comes first, a champion second.
-        plots: The task's own figures, by name.
+        plots: The task's own figures by model, as in ``figures``, then by name.
         training: Where the candidate came from; None if that was not recorded.
         links: Pages about the candidate, most useful first.
         question: What the model answers.
@@ -46,7 +51,7 @@ class Evidence:
     figures: dict[str, dict[str, float]]
     judged_at: datetime
     question: str = ""
-    plots: dict[str, Figure] = field(default_factory=dict)
+    plots: dict[str, dict[str, Figure]] = field(default_factory=dict)
     training: Training | None = None
     links: tuple[Link, ...] = ()
 
@@ -80,6 +85,18 @@ class Evidence:
         ]
         return tuple(sorted(against, key=lambda check: check.outcome is not Outcome.FAIL))
 
+    def counts(self) -> str:
+        """How many checks there are, and how they ended."""
+        asked = [check for check in self.verdict.checks if check.blocking]
+        ended = [
+            f"{count} {words}"
+            for outcome, words in _ENDED.items()
+            if (count := sum(check.outcome is outcome for check in asked))
+        ]
+        aside = len(self.verdict.checks) - len(asked)
+        more = f"; {aside} more for information" if aside else ""
+        return f"{len(asked)} decide{': ' if ended else ''}{', '.join(ended)}{more}"
+
     def sentence(self) -> str:
         """The verdict in one sentence."""
         asked = [check for check in self.verdict.checks if check.blocking]
@@ -93,7 +110,8 @@ class Evidence:
                 )
             case Outcome.INSUFFICIENT if self.deciding:
                 open_ = len(self.deciding)
-                return f"{self.name} is not proved, as {open_} of {len(asked)} checks lack evidence{self._first(open_)}."
+                lack = "lacks" if open_ == 1 else "lack"
+                return f"{self.name} is not proved, as {open_} of {len(asked)} checks {lack} evidence{self._first(open_)}."
             case Outcome.INSUFFICIENT:
                 return f"{self.name} is not proved: nothing was checked."
 

@@ -73,7 +73,12 @@ def html(evidence: Evidence) -> str:
         models=[
             ("candidate" if name == CANDIDATE else name, values) for name, values in evidence.figures.items()
         ],
-        pictures=[picture(name.replace("_", " "), figure) for name, figure in evidence.plots.items()],
+        pictures=[
+            (model, picture(name.replace("_", " "), figure))
+            for name in dict.fromkeys(name for drawn in evidence.plots.values() for name in drawn)
+            for model, drawn in evidence.plots.items()
+            if (figure := drawn.get(name)) is not None
+        ],
     )
 
 

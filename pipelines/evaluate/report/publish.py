@@ -34,7 +34,7 @@ def publish(
     champion: str | None,
     verdict: Verdict,
     figures: dict[str, dict[str, float]],
-    plots: dict[str, Figure],
+    plots: dict[str, dict[str, Figure]],
     registry: Registry,
     settings: Settings,
 ) -> str:
@@ -42,6 +42,10 @@ def publish(
 
     Evidence first, the verdict last: a version never has a verdict without its reasons. Done
     again, it all says the same.
+
+    Args:
+        figures: Metrics by model, then by name.
+        plots: The task's figures by model, then by name.
 
     Returns:
         Address of the report.
@@ -68,7 +72,7 @@ def publish(
         )
         mlflow.log_metrics({f"holdout_{metric}": value for metric, value in figures[CANDIDATE].items()})
         mlflow.log_dict(verdict.model_dump(mode="json") | {"figures": figures}, VERDICT)
-        for plot, figure in plots.items():
+        for plot, figure in plots.get(CANDIDATE, {}).items():
             mlflow.log_figure(figure, f"gate/holdout_{plot}.png")
         # The page turns the figures' colours for dark surroundings, so it comes after them.
         mlflow.log_text(html(evidence), HTML)

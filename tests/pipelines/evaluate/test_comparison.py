@@ -142,7 +142,7 @@ def test_what_the_champion_proved_itself_on_must_not_be_lost():
 def test_overlapping_horizons_are_known_to_the_plan():
     part = loads()
     assert Plan("time", horizon=timedelta(hours=30)).memory(part) == 30
-    assert Plan("time", horizon=timedelta(minutes=15)).memory(part) == 18.75
+    assert Plan("time", horizon=timedelta(minutes=15)).memory(part) == 25.0
     assert Plan("day", horizon=timedelta(days=7)).memory(part) == 7
 
 

@@ -160,14 +160,24 @@ def test_a_group_that_is_hardly_there_is_no_evidence_of_parity():
     assert "'zone z': 0" in check.detail
 
 
-def test_where_every_row_is_of_one_group_there_is_no_other_to_differ_from():
+def test_where_a_source_has_one_hour_a_day_there_is_no_other_to_differ_from():
+    part = events(rows=4000)
+    part = part.rows(part.time.astype("datetime64[h]").astype(int) % 24 == 6)
+    parity = Parity(groups=Slice(by="hour", edges=(6, 18)), metric="alarm_false_positive_rate", maximum=0.1)
+    gate = EVENT_GATE.model_copy(update={"parities": (parity,)})
+    (check,) = parity_checks(EVENTS, part, scored(part, 1.0), gate, BY_MACHINE)
+    assert check.outcome is Outcome.PASS
+    assert "every row of the holdout is where hour from 6 to below 18" in check.detail
+
+
+def test_a_group_of_an_input_that_vanished_is_no_evidence_of_parity():
     part = events(rows=1000)
     part = part.rows(part.columns["zone"] == "a")
     parity = Parity(groups=ZONES, metric="alarm_false_positive_rate", maximum=0.1)
     gate = EVENT_GATE.model_copy(update={"parities": (parity,)})
     (check,) = parity_checks(EVENTS, part, scored(part, 1.0), gate, BY_MACHINE)
-    assert check.outcome is Outcome.PASS
-    assert "every row of the holdout is where zone a" in check.detail
+    assert check.outcome is Outcome.INSUFFICIENT
+    assert "'zone b': 0" in check.detail
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from scipy.signal import lfilter
 from scipy.stats import t
 
 from pipelines.evaluate import paired
+from pipelines.evaluate.comparison import LEAST_MEMORY
 from pipelines.evaluate.paired import OverClusters, OverTime
 
 
@@ -20,9 +21,9 @@ def autoregression(series, length, phi, seed=1):
 @pytest.mark.parametrize("moments", [200, 500])
 def test_few_cosines_keep_the_size_where_a_t_test_does_not(phi, moments):
     series = autoregression(3000, moments, phi)
-    terms = OverTime(series[0], memory=18.75).terms
+    terms = OverTime(series[0], memory=LEAST_MEMORY["time"]).terms
     ratio = series.mean(axis=1) / paired.cosine_errors(series, terms)
-    assert np.mean(ratio > t.ppf(0.975, terms)) < 0.06
+    assert np.mean(ratio > t.ppf(0.975, terms)) < 0.05
     naive = series.mean(axis=1) / (series.std(axis=1, ddof=1) / np.sqrt(moments))
     assert (np.mean(naive > 1.96) > 0.25) == (phi > 0)
 
@@ -40,7 +41,7 @@ def test_a_cosine_error_of_noise_is_that_of_a_mean():
 
 def test_interval_and_p_value_agree():
     gains = 0.3 + autoregression(1, 300, 0.5)[0]
-    gain = OverTime(gains, memory=18.75)
+    gain = OverTime(gains, memory=LEAST_MEMORY["time"])
     low, high = gain.interval()
     assert low < gain.figure < high
     assert gain.p_value(low) == pytest.approx(0.025)
@@ -106,6 +107,6 @@ def test_a_clustered_mean_of_single_rows_is_an_ordinary_one():
 @given(st.integers(0, 10_000), st.integers(60, 300), st.floats(-3, 3))
 def test_whoever_gains_the_other_loses(seed, moments, shift):
     gains = np.random.default_rng(seed).normal(size=moments) + shift
-    ours, theirs = OverTime(gains, 18.75), OverTime(-gains, 18.75)
+    ours, theirs = OverTime(gains, 25.0), OverTime(-gains, 25.0)
     assert not (ours.interval()[0] > 0 and theirs.interval()[0] > 0)
     assert ours.interval()[0] == pytest.approx(-theirs.interval()[1])

@@ -82,7 +82,7 @@ def test_the_verdict_comes_first_and_says_what_decided():
         ),
         (
             [a_check(outcome=Outcome.INSUFFICIENT, figure=None), a_check()],
-            "failure version 7 is not proved, as 1 of 2 checks lack evidence: average precision is without a figure, "
+            "failure version 7 is not proved, as 1 of 2 checks lacks evidence: average precision is without a figure, "
             "wanted at least 0.3.",
         ),
         ([], "failure version 7 is not proved: nothing was checked."),
@@ -94,7 +94,7 @@ def test_the_verdict_in_one_sentence(checks, wanted):
 
 
 def test_the_page_needs_nothing_else_and_has_plots_for_light_and_dark():
-    text = html(some_evidence(plots={"calibration": a_figure()}))
+    text = html(some_evidence(plots={"candidate": {"calibration": a_figure()}}))
     page = Page(text)
 
     assert len(page.addresses) == 2
@@ -105,6 +105,22 @@ def test_the_page_needs_nothing_else_and_has_plots_for_light_and_dark():
     assert "@import" not in text
     assert "prefers-color-scheme: dark" in text
     assert page.open == []
+
+
+def test_candidate_and_champion_are_drawn_side_by_side():
+    drawn = {model: {"calibration": a_figure(), "scores": a_figure()} for model in ("candidate", "version 3")}
+    page = Page(html(some_evidence(plots=drawn)))
+    assert len(page.addresses) == 8, "two figures of two models, for light and dark"
+    assert page.text.count("version 3, serving now") == 2
+    assert "Candidate and champion on the holdout" in page.text
+
+
+def test_it_counts_what_decides():
+    assert (
+        some_evidence().counts()
+        == "14 decide: 12 passed, 1 failed, 1 without enough evidence; 1 more for information"
+    )
+    assert some_evidence(checks=()).counts() == "0 decide"
 
 
 def test_it_tells_data_code_and_links():

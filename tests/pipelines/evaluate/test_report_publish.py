@@ -47,7 +47,15 @@ def test_it_stands_on_the_run_and_on_the_version_however_often(configured, candi
 
     with Registry(configured.tracking) as registry:
         urls = {
-            publish(candidate, "3", verdict, FIGURES, {"calibration": a_figure()}, registry, configured)
+            publish(
+                candidate,
+                "3",
+                verdict,
+                FIGURES,
+                {"candidate": {"calibration": a_figure()}},
+                registry,
+                configured,
+            )
             for _ in range(2)
         }
         found = registry.version(name, version)

@@ -16,7 +16,7 @@ from models.manifest import MANIFEST_FILE, SAMPLE_FILE, Manifest, Sample
 from models.specs import Budgets
 from pipelines.adapters import exports
 from pipelines.adapters.signing import Signer
-from pipelines.evaluate import servability
+from pipelines.evaluate import candidate_server, servability
 from pipelines.evaluate.checks import CheckKind
 from pipelines.references import Outcome
 from pipelines.settings import load_settings
@@ -39,7 +39,7 @@ def running(make_export, tmp_path_factory, signing_key, trusted_keys):
     folder = tmp_path_factory.mktemp("running")
     export = make_export(folder / "export")
     settings = load_settings({}, home=folder / "home", signing_key=signing_key, trusted_keys=trusted_keys)
-    with servability.served(export, as_version(export), settings) as server:
+    with candidate_server.served(export, as_version(export), settings) as server:
         yield server, export
 
 
@@ -159,7 +159,7 @@ def test_a_server_that_cannot_start_fails_the_check(export, settings):
 
 
 def test_a_server_that_dies_while_it_is_asked_fails_the_check(export, settings, monkeypatch):
-    ask = servability.Served.infer
+    ask = candidate_server.Served.infer
 
     def dying(self, manifest, rows, *wire):
         if len(rows) == 1:
@@ -167,7 +167,7 @@ def test_a_server_that_dies_while_it_is_asked_fails_the_check(export, settings, 
             self.process.wait()
         return ask(self, manifest, rows, *wire)
 
-    monkeypatch.setattr(servability.Served, "infer", dying)
+    monkeypatch.setattr(candidate_server.Served, "infer", dying)
 
     (found,) = check(export, settings)
 
