@@ -166,7 +166,7 @@ def test_a_home_deeper_than_a_socket_path_may_be_works(tmp_path: Path) -> None:
 
 
 def test_a_program_that_fails_shows_its_last_lines_and_holds_back_those_that_need_it(
-    tree: Tree, capfd: pytest.CaptureFixture[str]
+    tree: Tree, settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fails = program("setup", "raise SystemExit('no such table')", one_shot=True)
     wanted = [
@@ -179,7 +179,7 @@ def test_a_program_that_fails_shows_its_last_lines_and_holds_back_those_that_nee
     with pytest.raises(
         ProcessError, match=r"(?s)Setup ended while it started.*no such table.*Needs was not started"
     ):
-        local._start(tree, wanted)
+        local._start(tree, wanted, settings)
 
     assert tree.processes()["needs"].state == "STOPPED"
     assert "Fine: done" in capfd.readouterr().err

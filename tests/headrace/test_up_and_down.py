@@ -70,25 +70,29 @@ def marked(home: Path) -> list[psutil.Process]:
     return found
 
 
+def listened_on(process: psutil.Process) -> list[tuple[str, int]]:
+    try:
+        connections = process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        return []  # a task's process, which ended meanwhile
+    return [(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN]
+
+
 def test_all_answer_and_only_on_loopback(running: Settings, environment: dict[str, str]) -> None:
     status = headrace("status", "--json", env=environment)
 
     assert status.returncode == 0
     services = json.loads(status.stdout)["services"]
-    assert {services[name]["state"] for name in ("airflow", "mlflow", "serving")} == {"up"}
-    listening = {
-        connection.laddr
-        for process in marked(running.home)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    assert {services[name]["state"] for name in ("airflow", "mlflow", "serving", "evidently")} == {"up"}
+    listening = [address for process in marked(running.home) for address in listened_on(process)]
     # gRPC's own socket is of both families; bound to loopback it reads ::ffff:127.0.0.1.
-    assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    assert {address.port for address in listening} == {
+    assert {ip.removeprefix("::ffff:") for ip, _ in listening} == {"127.0.0.1"}
+    assert {port for _, port in listening} == {
         running.mlflow_port,
         running.airflow_port,
         running.serving_port,
         running.serving_grpc_port,
+        running.evidently_port,
     }
 
 
