@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,8 +31,9 @@ class _Made(BaseOperatorLink):
         returned = ti_key.xcom_pull(task_ids=self.task_id)
         return self.address(returned) if isinstance(returned, dict) else ""
 
+    @abstractmethod
     def address(self, returned: dict[str, Any]) -> str:
-        raise NotImplementedError
+        """By what the task returned; empty where there is nothing to show."""
 
 
 @attrs.define()
