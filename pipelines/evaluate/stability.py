@@ -108,19 +108,34 @@ def _perturbed(
         if field.type is FieldType.STRING:
             continue
         values = columns[field.name].astype(np.float64)
-        moved = values + random.normal(size=len(values)) * share * spread_of(train.columns[field.name])
-        noisy[field.name] = np.clip(moved, field.minimum, field.maximum)
+        rest, spread = noise_of(train.columns[field.name])
+        moved = values + random.normal(size=len(values)) * share * spread
+        # Equality is meant: a counter that says nothing happened says so exactly.
+        noisy[field.name] = np.clip(np.where(values == rest, values, moved), field.minimum, field.maximum)
     return noisy
 
 
-def spread_of(values: NDArray) -> float:
-    """The smaller of standard deviation and normal-consistent interquartile range that is not 0: outliers stretch one."""
+def noise_of(values: NDArray) -> tuple[float, float]:
+    """The value that a number rests at, and the spread of its values elsewhere.
+
+    A number rests where the middle half of its values is one value, as a counter of errors does at 0: there is
+    nothing to measure there, so nothing to measure wrongly, and the few large values that make up its standard
+    deviation say nothing of it. The spread is the smaller of standard deviation and normal-consistent
+    interquartile range that is not 0, because outliers stretch one of them.
+
+    Returns:
+        NaN, which equals nothing, where it does not rest; and the spread, 0 where values do not differ.
+    """
     known = values[np.isfinite(values)]
+    rest = float("nan")
+    if len(known) and np.ptp(np.quantile(known, [0.25, 0.75])) == 0:
+        rest = float(np.median(known))
+        known = known[known != rest]
     if len(known) == 0:
-        return 0.0
+        return rest, 0.0
     low, high = np.quantile(known, [0.25, 0.75])
     wide = [spread for spread in (float(np.std(known)), float(high - low) / 1.349) if spread > 0]
-    return min(wide, default=0.0)
+    return rest, min(wide, default=0.0)
 
 
 def _weightiest(

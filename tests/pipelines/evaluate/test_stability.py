@@ -6,7 +6,7 @@ import pytest
 from models.base import Observations
 from models.manifest import FieldType, InputField
 from models.specs import Stability
-from pipelines.evaluate.stability import Asked, change, spread_of, stability_checks
+from pipelines.evaluate.stability import Asked, change, noise_of, stability_checks
 from pipelines.references import Outcome
 
 FIELDS = (
@@ -99,5 +99,25 @@ def test_changes_are_shares_of_what_answers_vary():
 
 def test_outliers_do_not_stretch_the_noise():
     values = np.append(np.linspace(0, 1, 999), 1e6)
-    assert spread_of(values) < 1
-    assert spread_of(np.array([np.nan, np.nan])) == 0.0
+    rest, spread = noise_of(values)
+    assert np.isnan(rest)
+    assert spread < 1
+    assert noise_of(np.array([np.nan, np.nan]))[1] == 0.0
+
+
+def test_a_counter_at_rest_is_exact_and_its_few_large_values_are_no_measure_of_noise():
+    random = np.random.default_rng(3)
+    counts = np.where(random.uniform(size=1000) < 0.03, random.integers(1, 50_000, 1000), 0).astype(
+        np.float64
+    )
+    entity = np.array(["m"] * 1000, dtype=object)
+    rows = Observations({"errors": counts}, {}, np.ones(1000), entity)
+
+    def any_error(columns):
+        return {"alarm": columns["errors"] > 0.5}
+
+    fields = (InputField(name="errors", type=FieldType.DOUBLE, required=False, minimum=0.0),)
+    model = Asked(any_error, fields)
+    noise = stability_checks(model, rows, rows, "alarm", Stability(), seed=0)[0]
+    assert noise.outcome is Outcome.PASS
+    assert noise.figure == 0.0
