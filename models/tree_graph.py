@@ -228,7 +228,7 @@ def write_graph(inputs: TreeInputs, trees: Sequence[Tree], targets: int, file: P
             n_targets=targets,
             aggregate_function="SUM",
             post_transform="NONE",
-            **_tree_attributes(trees),
+            **tree_attributes(trees),
         )
     )
     graph = helper.make_graph(
@@ -294,7 +294,8 @@ def _input_nodes(inputs: TreeInputs) -> tuple[list[Any], list[Any]]:
     return nodes, constants
 
 
-def _tree_attributes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
+def tree_attributes(trees: Sequence[Tree]) -> dict[str, list[Any]]:
+    """Trees as the attributes of ONNX's TreeEnsembleRegressor."""
     sizes = [len(tree.feature) for tree in trees]
     inner = [tree.feature >= 0 for tree in trees]
     leaf_rows = [np.flatnonzero(~mask) for mask in inner]

@@ -13,6 +13,8 @@ from serving.limits import RateLimits
 
 _SCHEME = "bearer "
 _OF_MODEL = re.compile(r"/v2/models/([^/]+)(?:/.*)?")
+_TRY = re.compile(r"/models/([^/]+)/try")
+_LABELS = re.compile(r"/models/([^/]+)/labels")
 #: Answered without a key: probes of load balancers, and the API's description, which names no model.
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 #: Signed by MLflow itself.
@@ -120,6 +122,12 @@ class Access:
             return self.allow(authorization, Scope.ADMIN)
         if found := _OF_MODEL.fullmatch(path):
             return self.allow(authorization, Scope.PREDICT, found[1])
+        if found := _TRY.fullmatch(path):
+            return self.predict(authorization, found[1])
+        if found := _LABELS.fullmatch(path):
+            key = self.allow(authorization, Scope.LABEL, found[1])
+            self._limits.take(key)
+            return key
         if path.startswith("/v2"):
             return self.identify(authorization)
         return self.allow(authorization, Scope.OBSERVE)

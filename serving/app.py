@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,16 +20,20 @@ from serving.access import Access
 from serving.cache import VersionCache
 from serving.dataplane import DataPlane
 from serving.features import FeatureLookup, OnlineStore, WatchedLookup
-from serving.follower import Follower
+from serving.follower import Follower, Pointer
+from serving.labels import LabelBook
 from serving.limits import RateLimits
 from serving.metrics import ServingMetrics
+from serving.page import Places
 from serving.prediction_log import PredictionLog
+from serving.recent import EVERY_SECONDS, Recent
 from serving.repository import Repository
 from serving.rest.bodies import Bodies
 from serving.rest.dispatch import Dispatcher
 from serving.rest.doors import Door
 from serving.rest.infer import InferDoor
 from serving.rest.invocations import InvocationsDoor
+from serving.rest.labels import router as labels_router
 from serving.rest.pages import Pages
 from serving.rest.predict import PredictDoor
 from serving.rollout import Rollouts
@@ -104,9 +109,18 @@ def create_app(
     predictions = PredictionLog.of(settings)
     metrics.registry.register(predictions.metrics())
     metrics.registry.register(TextFiles(settings.home / "metrics"))
+    book = LabelBook.of(settings)
+    metrics.registry.register(book)
     mirror = Mirror(predictions, settings.serving_mirror_queue_bytes)
     rollouts = Rollouts(table, mirror)
     metrics.registry.register(rollouts)
+    recent = Recent(metrics.counted)
+
+    def switched(pointer: Pointer, seconds: float) -> None:
+        metrics.switched(pointer, seconds)
+        if (live := table.at(*pointer)) is not None:
+            recent.switched(pointer.name, pointer.alias, live.version, seconds)
+
     follower = Follower(
         registry,
         VersionCache(settings.home / "serving", Trust.of(settings)),
@@ -115,7 +129,7 @@ def create_app(
         names=[name.strip() for name in settings.serving_models.split(",") if name.strip()],
         rollouts=rollouts,
         on_failure=metrics.load_failed,
-        on_switch=metrics.switched,
+        on_switch=switched,
     )
     metrics.follow(follower, table)
     plane = DataPlane(
@@ -137,8 +151,8 @@ def create_app(
         repository,
         metrics,
         bodies,
-        version_page=registry.version_page,
-        tracking_url=registry.url,
+        recent=recent,
+        places=Places(registry.version_page, registry.url, settings.airflow, settings.evidently),
     )
 
     @asynccontextmanager
@@ -148,10 +162,12 @@ def create_app(
         follower.start()
         for transport in server.transports:
             transport.start()
-        publishing = asyncio.create_task(_publish(metrics)) if shared.shards is not None else None
+        background = [asyncio.create_task(_look(recent))]
+        if shared.shards is not None:
+            background.append(asyncio.create_task(_publish(metrics)))
         yield
-        if publishing is not None:
-            publishing.cancel()
+        for each in background:
+            each.cancel()
         for transport in server.transports:
             await run_in_threadpool(transport.stop)
         follower.stop()
@@ -175,6 +191,7 @@ def create_app(
 
     application = pages.application(lifespan)
     application.include_router(webhook.router(settings, wake))
+    application.include_router(labels_router(plane, book, bodies))
     server = Server(
         plane,
         doors,
@@ -190,6 +207,13 @@ def create_app(
     server.repository, server.metrics = repository, metrics
     server.access, server.tracer = access, tracer
     return server
+
+
+async def _look(recent: Recent) -> None:
+    """For the page's lines."""
+    while True:
+        await run_in_threadpool(recent.look, time.monotonic())
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 async def _publish(metrics: ServingMetrics) -> None:

@@ -241,10 +241,9 @@ class DataPlane:
                     "entities",
                 )
             if stale := row.get(STALE_VIEWS):
-                ages = ", ".join(f"{view} of {row[age_name(view)]:.1f} h" for view in stale)
                 raise FeaturesUnavailableError(
-                    f"the features of entity {entity[:80]!r} are not those of {at.isoformat()}: {ages}, which is beyond "
-                    "their time to live. Has telemetry stopped, or the features stage? To ask for an earlier time, give 'at'"
+                    f"the features of entity {entity[:80]!r} are not those of {at.isoformat()}: "
+                    + _not_of_that_time({view: row[age_name(view)] for view in stale})
                 )
             # The store hands out more than the model takes: the key, the time, other features.
             features = {field.name: _plain(row.get(field.name)) for field in manifest.inputs}
@@ -312,3 +311,17 @@ class DataPlane:
 def _plain(value: Any) -> Any:
     """A stored value as JSON would have it: the store writes a missing number as NaN."""
     return None if value != value else value
+
+
+def _not_of_that_time(ages: Mapping[str, float]) -> str:
+    """Why, and what to do: views whose newest row is too old, or newer than the moment (hours below 0)."""
+    if all(hours < 0 for hours in ages.values()):
+        newer = ", ".join(f"{view} has one {-hours:.1f} h later" for view, hours in ages.items())
+        return (
+            f"{newer}, and the online store keeps the newest alone. Ask for a later moment, or send records"
+        )
+    told = ", ".join(f"{view} of {hours:.1f} h" for view, hours in ages.items())
+    return (
+        f"{told}, which is beyond their time to live. Has telemetry stopped, or the features stage? To ask for an "
+        "earlier time, give 'at'"
+    )

@@ -42,11 +42,13 @@ log = logging.getLogger(__name__)
 class Scope(StrEnum):
     """What a key lets its holder do.
 
-    ``predict``: predictions and metadata of its models. ``observe``: metrics, the overview, and
-    why the server is not ready. ``admin``: load and unload, besides.
+    ``predict``: predictions and metadata of its models. ``label``: say what came of predictions of its
+    models. ``observe``: metrics, the overview, and why the server is not ready. ``admin``: load and
+    unload, besides.
     """
 
     PREDICT = "predict"
+    LABEL = "label"
     OBSERVE = "observe"
     ADMIN = "admin"
 

@@ -126,6 +126,10 @@ class ServingMetrics:
         else:
             self._unpublished = False
 
+    def counted(self) -> Iterator[Metric]:
+        """Requests and their durations, of all processes of the server together, as last published."""
+        return self._requests.collect() if self._shards is None else self._shards.collect()
+
     def text(self) -> bytes:
         """What Prometheus reads: of all processes of the server together."""
         if self._shards is None:

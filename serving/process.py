@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 
 import uvicorn
@@ -22,6 +23,7 @@ GRACE_SECONDS = 10
 _REGISTRY_TIMEOUT_SECONDS = 5.0
 _BACKLOG = 2048
 _LOAD_SECONDS = 20.0
+_SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +76,7 @@ def run(
         ProcessError: the port for gRPC is taken, or certificate and key cannot be read.
     """
     app = create_app(settings, Registry(settings.tracking, _REGISTRY_TIMEOUT_SECONDS), shared=shared)
-    if settings.serving_grpc_port:
-        from serving.grpc.server import GrpcServer
-
-        app.transports.append(
-            GrpcServer(
-                app.plane,
-                app.repository,
-                settings,
-                app.metrics,
-                access=app.access,
-                tracer=app.tracer,
-                shared=shared is not None,
-            )
-        )
+    add_grpc(app, settings, shared=shared is not None)
     if shared is not None:
         signal.signal(signal.SIGUSR1, lambda *_: app.follower.wake())
         if in_place:
@@ -95,6 +84,32 @@ def run(
         listeners = [listen_beside(settings), *listeners]
     log.info("serving on %s, following %s", settings.serving, settings.tracking)
     serve(app, settings, *listeners)
+
+
+def add_grpc(app: Server, settings: Settings, *, shared: bool = False) -> None:
+    """Let the application answer over gRPC too, where the settings give it a port.
+
+    Args:
+        shared: Other processes of this server listen on the same port.
+
+    Raises:
+        ProcessError: the port is taken, or certificate and key cannot be read.
+    """
+    if not settings.serving_grpc_port:
+        return
+    from serving.grpc.server import GrpcServer
+
+    app.transports.append(
+        GrpcServer(
+            app.plane,
+            app.repository,
+            settings,
+            app.metrics,
+            access=app.access,
+            tracer=app.tracer,
+            shared=shared,
+        )
+    )
 
 
 def serve(app: Server, settings: Settings, *listeners: socket.socket) -> None:
@@ -116,6 +131,9 @@ def serve(app: Server, settings: Settings, *listeners: socket.socket) -> None:
         ssl_certfile=chain,
         ssl_keyfile=key,
     )
+    # A thread that works in Python (it loads a version, or mirrors requests) keeps the interpreter for this long each
+    # time that the event loop wants it back: Python's own 5 ms would be what a request costs.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # What is there now stays: a full collection that walks over all of it holds up every request.
     gc.collect()
     gc.freeze()

@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from pipelines.adapters.spool.ids import parse_id
+
+
+def _text(value: object) -> object:
+    if not isinstance(value, str | None):
+        raise ValueError("a time in ISO 8601 is wanted, as a string")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is before year 1 or after year 9999 in UTC") from None
+
+
+#: A moment with its zone, in UTC.
+Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_utc)]
 
 
 class InferTensor(BaseModel):
@@ -74,7 +103,7 @@ class PredictRequest(BaseModel):
     entities: list[str] | None = Field(
         None, description="Keys of entities; their features come from the online store."
     )
-    at: AwareDatetime | None = Field(
+    at: Moment | None = Field(
         None, description="Moment to predict for, with its zone (2026-01-31T12:00:00Z). Default: now."
     )
 
@@ -84,21 +113,6 @@ class PredictRequest(BaseModel):
         description="Goes with entities: inputs that are no features (how far ahead, a supposed load, a candidate). "
         "Each entity is answered once per object.",
     )
-
-    @field_validator("at", mode="before")
-    @classmethod
-    def _is_text(cls, value: object) -> object:
-        if not isinstance(value, str | None):
-            raise ValueError("a time in ISO 8601 is wanted, as a string")
-        return value
-
-    @field_validator("at")
-    @classmethod
-    def _in_utc(cls, value: datetime | None) -> datetime | None:
-        try:
-            return value and value.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("the time is before year 1 or after year 9999 in UTC") from None
 
     @model_validator(mode="after")
     def _one_kind(self) -> PredictRequest:
@@ -148,6 +162,78 @@ class InvocationsRequest(BaseModel):
     inputs: dict[str, Any] | list[Any] | None = Field(
         None, description="A list of values per input, or as instances."
     )
+
+
+class Label(BaseModel):
+    """What came of one prediction, which it names by its id, or by whom and when it was about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prediction_id: str | None = Field(None, description="Of the answer to it.")
+    entity: str | None = Field(None, min_length=1, max_length=1_000)
+    event_time: Moment | None = Field(
+        None, description="Goes with entity: moment that the features are of, with its zone."
+    )
+    target: str | None = Field(None, description="Needed where the model has several.")
+    value: float = Field(
+        allow_inf_nan=False,
+        description="The truth, in the target's unit; of an event 1: it happened, 0: not.",
+    )
+    labelled_at: Moment | None = Field(
+        None, description="When that was found out. The newest word counts. Default: now."
+    )
+
+    @field_validator("prediction_id")
+    @classmethod
+    def _is_an_id(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parse_id(value)
+        return str(UUID(value))  # as the prediction log writes it
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if not isinstance(value, int | float):
+            raise ValueError("a number is wanted")
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Label:
+        by_moment = self.entity is not None or self.event_time is not None
+        if (self.prediction_id is None) != by_moment:
+            raise ValueError("give either 'prediction_id', or 'entity' and 'event_time'")
+        if by_moment and (self.entity is None or self.event_time is None):
+            raise ValueError("'entity' and 'event_time' go together")
+        return self
+
+
+class LabelsRequest(BaseModel):
+    """Body of ``/models/{model}/labels``."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "labels": [
+                        {"prediction_id": "019438f1-2a80-7c3e-8f00-5b7a1c000001", "value": 1},
+                        {"entity": "m-001", "event_time": "2026-01-31T12:00:00Z", "value": 0},
+                    ]
+                }
+            ]
+        },
+    )
+
+    labels: list[Label] = Field(min_length=1)
+
+
+class LabelsReply(BaseModel):
+    """Answer of ``/models/{model}/labels``."""
+
+    model: str
+    accepted: int
+    batch: str = Field(description="Name of this request in the spool.")
 
 
 class ErrorReply(BaseModel):

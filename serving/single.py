@@ -27,6 +27,7 @@ from pipelines.adapters.registry import ALIAS_PRODUCTION, ModelVersion, Register
 from pipelines.errors import HeadraceError
 from pipelines.settings import LOOPBACK, load_settings
 from serving.app import create_app
+from serving.process import add_grpc
 from serving.process import serve as serve_app
 
 # No request ever goes there: what the follower asks is answered from the folder.
@@ -76,6 +77,7 @@ def serve(
     port: int,
     announce: Path | None,
     *,
+    grpc_port: int = 0,
     until_input_ends: bool = False,
 ) -> None:
     """Serve one export until SIGTERM or SIGINT.
@@ -85,6 +87,7 @@ def serve(
         announce: Where ``{"url": …, "pid": …, "resident_bytes": …}`` is written once the port is
             taken: the memory of this process with the libraries that the export needs, and
             without the export.
+        grpc_port: 0: it does not answer over gRPC.
         until_input_ends: End also when standard input does: when the process that holds its other
             end is gone, even killed.
     """
@@ -101,8 +104,10 @@ def serve(
         serving_tls_key=None,
         serving_admin_port=0,
         serving_traces_url="",
+        serving_grpc_port=grpc_port,
     )
     app = create_app(settings, OneExport(export, version))
+    add_grpc(app, settings)
     listener = socket.create_server((host, port))
     told = {
         "url": f"http://{host}:{listener.getsockname()[1]}",
@@ -132,6 +137,7 @@ def main() -> None:
     parser.add_argument("--version", type=Path, help="JSON of the version as the registry has it.")
     parser.add_argument("--host", default="127.0.0.1", help="An address of loopback.")
     parser.add_argument("--port", type=int, default=0, help="Default: any that is free.")
+    parser.add_argument("--grpc-port", type=int, default=0, help="Default: it does not answer over gRPC.")
     parser.add_argument("--announce", type=Path, help="File to which address and process are written.")
     parser.add_argument("--until-input-ends", action="store_true", help="End when standard input ends.")
     given = parser.parse_args()
@@ -143,6 +149,7 @@ def main() -> None:
             given.host,
             given.port,
             given.announce,
+            grpc_port=given.grpc_port,
             until_input_ends=given.until_input_ends,
         )
     except (HeadraceError, OSError, ValueError) as error:

@@ -339,7 +339,7 @@ def _export(folder: Path, trained: workloads.Workload, slope: float, signer: Sig
     head = ProbabilityHead(slope=slope, intercept=-0.2, alarm_threshold=0.5)
 
     def save(part: Path) -> ServingParts:
-        shutil.copy(trained.model_file, part / "model.txt")
+        shutil.copy(trained.native, part / "model.txt")
         names = workloads.NAMES
         estimator = Estimator(name=head.estimator, runtime="lightgbm", file="model.txt", inputs=names)
         return ServingParts((estimator,), head, tolerance=1e-9)
@@ -347,7 +347,7 @@ def _export(folder: Path, trained: workloads.Workload, slope: float, signer: Sig
     import lightgbm
 
     rows = trained.rows[:20]
-    raw = np.asarray(lightgbm.Booster(model_file=str(trained.model_file)).predict(rows, raw_score=True))
+    raw = np.asarray(lightgbm.Booster(model_file=str(trained.native)).predict(rows, raw_score=True))
     columns = {name: rows[:, place] for place, name in enumerate(workloads.NAMES)}
     answers = head.answer(columns, {head.estimator: raw})
     sample = make_sample(workloads.INPUTS, columns, answers)

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,14 +126,24 @@ async def run(plan: Plan) -> Seen:
     await asyncio.sleep(plan.seconds)
     took = time.perf_counter() - began
     print("measured", file=sys.stderr, flush=True)
-    latencies = np.concatenate([np.array(caller.latencies) for caller in callers]) * 1000
-    errors = sum(caller.errors for caller in callers)
+    found = summary([caller.latencies for caller in callers], sum(caller.errors for caller in callers), took)
     for caller in callers:
         caller.stopped = True
-    if not len(latencies):
+    return found
+
+
+def summary(latencies: Sequence[Sequence[float]], errors: int, took: float) -> Seen:
+    """Of all callers together.
+
+    Args:
+        latencies: Of each caller, s.
+        took: How long they were measured, s.
+    """
+    milliseconds = np.concatenate([np.array(each) for each in latencies]) * 1000
+    if not len(milliseconds):
         return Seen(0, errors, took, float("nan"), float("nan"))
-    p50, p99 = np.percentile(latencies, [50, 99])
-    return Seen(len(latencies), errors, took, float(p50), float(p99))
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    return Seen(len(milliseconds), errors, took, float(p50), float(p99))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.workload import BOOSTED
+
 Figures = Sequence[dict[str, Any]]
 
 _BAR, _OURS, _LIMIT = "bare ASGI", "Headrace", "in process"
@@ -19,6 +21,8 @@ application around the same predictor: the bar. Headrace validates, counts and l
 
 def markdown(figures: Figures, conditions: str) -> str:
     """The page."""
+    others = [figure for figure in figures if figure["model"] != BOOSTED]
+    figures = [figure for figure in figures if figure["model"] == BOOSTED]
     lines = [
         _INTRODUCTION.format(model="LightGBM, 40 features, 300 trees of 31 leaves"),
         conditions,
@@ -39,6 +43,12 @@ def markdown(figures: Figures, conditions: str) -> str:
         "",
         *_batches(figures),
         "",
+        "## Other kinds of models, one row",
+        "",
+        "The LSTM has two layers over (10, 4) windows, the isolation forest 100 trees; both take the same 40 numbers.",
+        "",
+        *_kinds(others),
+        "",
         "## Start and memory",
         "",
         "From the command to the first answer, and resident memory of all processes after the load.",
@@ -56,7 +66,8 @@ def plot(figures: Figures, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    chosen = sorted(_at(figures, 1, 32), key=lambda figure: -figure["cpu_us"])
+    boosted = [figure for figure in figures if figure["model"] == BOOSTED]
+    chosen = sorted(_at(boosted, 1, 32), key=lambda figure: -figure["cpu_us"])
     names = [_name(figure) for figure in chosen]
     colours = ["#1f77b4" if figure["server"] == _OURS else "#999999" for figure in chosen]
     drawing, axes = pyplot.subplots(figsize=(9, 0.45 * len(chosen) + 1.2))
@@ -88,6 +99,16 @@ def _table(figures: Figures) -> list[str]:
             f"| {figure['server']} | {figure['door']} | {figure['connections']} | {figure['cpu_us']:,.0f} "
             f"| {figure['p50_ms']:.2f} | {figure['p99_ms']:.2f} | {figure['per_second']:,.0f} | {figure['errors']} |"
         )
+    return lines
+
+
+def _kinds(figures: Figures) -> list[str]:
+    if not figures:
+        return ["Not measured."]
+    lines = [f"| model {_table([])[0]}", f"|---{_table([])[1]}"]
+    for figure in figures:
+        (row,) = _table([figure])[2:]
+        lines.append(f"| {figure['model']} {row}")
     return lines
 
 

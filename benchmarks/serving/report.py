@@ -1,6 +1,6 @@
 """Measure serving: ours, the bar, and what else serves the same model, all in one run.
 
-    python -m benchmarks.serving.report [--quick] [--only NAMES] [--no-peers]
+    python -m benchmarks.serving.report [--quick] [--rounds N] [--only NAMES] [--no-peers]
 
 Each round starts one server after the other and asks it the same rows; figures are medians over the
 rounds. CPU is that of all processes of the server, from ``/proc``. Validation, metrics and the log
@@ -27,6 +27,7 @@ from statistics import median
 import numpy as np
 from rich.console import Console
 
+from benchmarks.serving import networks
 from benchmarks.serving import servers as peers_of
 from benchmarks.serving import workload as workloads
 from benchmarks.serving.load import Plan, Seen
@@ -53,7 +54,8 @@ class Scenario:
     connections: int
 
 
-SCENARIOS = (Scenario(1, 1), Scenario(1, 8), Scenario(1, 32), Scenario(100, 2), Scenario(1000, 2))
+SINGLE_ROWS = (Scenario(1, 1), Scenario(1, 8), Scenario(1, 32))
+SCENARIOS = (*SINGLE_ROWS, Scenario(100, 2), Scenario(1000, 2))
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,12 @@ class Figure:
     """One server asked in one way, in one scenario: medians over the rounds.
 
     Attributes:
+        model: Kind of the model that answered.
         cpu_us: Of the server, for a request.
         errors: Of all rounds.
     """
 
+    model: str
     server: str
     door: str
     rows: int
@@ -81,20 +85,21 @@ class Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round; figures are not kept")
+    parser.add_argument("--rounds", type=int, default=5, help="of 5 s a scenario")
     parser.add_argument("--only", default="", help="servers, with commas between; default: all")
     parser.add_argument("--no-peers", action="store_true", help="none that needs an environment of its own")
     given = parser.parse_args()
-    rounds, seconds = (1, 1.5) if given.quick else (5, 5.0)
+    rounds, seconds = (1, 1.5) if given.quick else (given.rounds, 5.0)
     only = {name.strip() for name in given.only.split(",") if name.strip()}
     with tempfile.TemporaryDirectory(prefix="headrace-serving-") as name:
         folder = Path(name)
         settings = load_settings({}, home=folder / "home")
-        built = workloads.build(folder, Signer.of(settings))
+        signer = Signer.of(settings)
+        built = [make(folder, signer) for make in (workloads.build, networks.lstm, networks.forest)]
         peers = {} if given.no_peers else environments(folder, only)
-        figures = [
-            *in_process(built, 0.3 if given.quick else 2.0),
-            *measured(built, folder, peers, only, rounds, seconds),
-        ]
+        figures = [figure for one in built for figure in in_process(one, 0.3 if given.quick else 2.0)]
+        for one in built:
+            figures += measured(one, folder, peers, only, rounds, seconds)
     text = markdown([asdict(figure) for figure in figures], conditions(rounds, seconds))
     console.print(text, markup=False)
     if not given.quick:
@@ -112,29 +117,34 @@ def measured(
     rounds: int,
     seconds: float,
 ) -> Iterable[Figure]:
-    """All servers in all scenarios."""
+    """All servers of a model in all its scenarios."""
+    scenarios = SCENARIOS if built.model == workloads.BOOSTED else SINGLE_ROWS
     seen: dict[tuple[str, str, Scenario], list[tuple[Seen, float, float, float]]] = {}
     for number in range(rounds):
         for place, server in enumerate(peers_of.servers(built, folder, peers)):
             if only and server.name not in only:
                 continue
-            console.print(f"round {number + 1} of {rounds}: {server.name}")
+            console.print(f"round {number + 1} of {rounds}, {built.model}: {server.name}")
             port = _FIRST_PORT + 10 * place
             try:
                 with peers_of.started(server, port, built.rows, folder / f"{place}.log") as running:
                     for door_name, door in server.doors.items():
-                        for scenario in SCENARIOS:
+                        for scenario in scenarios:
                             result, cpu_us = ask(running, door, built.rows, scenario, seconds)
                             row = (result, cpu_us, running.start_seconds, running.resident_mib())
                             seen.setdefault((server.name, door_name, scenario), []).append(row)
             except RuntimeError as error:
                 console.print(f"left out: {error}", style="red", markup=False)
     for (name, door_name, scenario), results in seen.items():
-        yield _median_of(name, door_name, scenario, results)
+        yield _median_of(built.model, name, door_name, scenario, results)
 
 
 def ask(
-    running: peers_of.Running, door: peers_of.Door, rows: np.ndarray, scenario: Scenario, seconds: float
+    running: peers_of.Running,
+    door: peers_of.Door | peers_of.GrpcDoor,
+    rows: np.ndarray,
+    scenario: Scenario,
+    seconds: float,
 ) -> tuple[Seen, float]:
     """Load from a process of its own; CPU of the server by its marks of beginning and end."""
     starts = [
@@ -143,14 +153,14 @@ def ask(
     requests = [door.request(np.roll(rows, -start, axis=0)[: scenario.rows]) for start in starts]
     plan = Plan(
         "127.0.0.1",
-        running.port,
+        running.port + door.after,
         [base64.b64encode(request).decode() for request in requests],
         scenario.connections,
         seconds,
         min(1.0, seconds / 2),
     )
     generator = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serving.load"],
+        [sys.executable, "-m", door.loader],
         cwd=peers_of.ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -176,9 +186,10 @@ def _mark(line: bytes, expected: bytes, running: peers_of.Running) -> float:
 
 
 def _median_of(
-    name: str, door: str, scenario: Scenario, results: Sequence[tuple[Seen, float, float, float]]
+    model: str, name: str, door: str, scenario: Scenario, results: Sequence[tuple[Seen, float, float, float]]
 ) -> Figure:
     return Figure(
+        model,
         name,
         door,
         scenario.rows,
@@ -199,7 +210,7 @@ def in_process(built: workloads.Workload, seconds: float) -> Iterable[Figure]:
     from pipelines.adapters.runtimes import Rows
 
     predictor = load_export(built.export)
-    for rows in sorted({scenario.rows for scenario in SCENARIOS}):
+    for rows in (1, 100, 1000) if built.model == workloads.BOOSTED else (1,):
         parts = [Rows(np.roll(built.rows, -start, axis=0)[:rows].copy()) for start in range(_REQUESTS)]
         took: list[float] = []
         ends, cpu, turn = time.perf_counter() + seconds, time.process_time(), 0
@@ -210,7 +221,7 @@ def in_process(built: workloads.Workload, seconds: float) -> Iterable[Figure]:
             turn += 1
         cpu_us = (time.process_time() - cpu) / turn * 1e6
         p50, p99 = (float(value) * 1000 for value in np.percentile(took, [50, 99]))
-        yield Figure("in process", "", rows, 1, cpu_us, p50, p99, turn / sum(took), 0, 0.0, 0.0)
+        yield Figure(built.model, "in process", "", rows, 1, cpu_us, p50, p99, turn / sum(took), 0, 0.0, 0.0)
 
 
 def environments(folder: Path, only: set[str]) -> dict[str, Path]:

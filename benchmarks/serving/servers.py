@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
@@ -19,8 +20,9 @@ import psutil
 import pyarrow
 import pyarrow.ipc
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
 
-from benchmarks.serving.workload import MODEL, NAMES, Workload
+from benchmarks.serving.workload import BOOSTED, MODEL, NAMES, Workload
 
 Rows = NDArray[np.float64]
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,9 @@ class Door:
     headers: Mapping[str, str] = field(default_factory=dict)
     header_length: bool = False
 
+    loader: ClassVar[str] = "benchmarks.serving.load"
+    after: ClassVar[int] = 0
+
     def request(self, rows: Rows) -> bytes:
         """A whole HTTP request."""
         body = self.body(rows)
@@ -48,17 +53,27 @@ class Door:
 
 
 @dataclass(frozen=True)
+class GrpcDoor:
+    """The protocol's ``ModelInfer``, on the port after that of REST."""
+
+    request: Callable[[Rows], bytes]
+
+    loader: ClassVar[str] = "benchmarks.serving.grpc_load"
+    after: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
 class Server:
     """A server to start.
 
     Attributes:
         command: With ``{port}`` for the port.
-        doors: By name; the first is asked until it answers.
+        doors: By name; the first, over REST, is asked until it answers.
     """
 
     name: str
     command: tuple[str, ...]
-    doors: Mapping[str, Door]
+    doors: Mapping[str, Door | GrpcDoor]
     environment: Mapping[str, str] = field(default_factory=dict)
     cwd: Path = ROOT
 
@@ -106,13 +121,30 @@ def matrix(rows: Rows) -> bytes:
     return json.dumps({"rows": rows.tolist()}).encode()
 
 
+def raw_message(rows: Rows) -> bytes:
+    """A tensor an input, in the protocol's raw contents."""
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    for place, name in enumerate(NAMES):
+        request.inputs.add(name=name, datatype="FP64", shape=[len(rows)])
+        request.raw_input_contents.append(rows[:, place].astype("<f8").tobytes())
+    return bytes(request.SerializeToString())
+
+
+def matrix_message(rows: Rows) -> bytes:
+    """One tensor of all."""
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    tensor = request.inputs.add(name="rows", datatype="FP64", shape=rows.shape)
+    tensor.contents.fp64_contents.extend(rows.ravel().tolist())
+    return bytes(request.SerializeToString())
+
+
 def servers(workload: Workload, folder: Path, peers: Mapping[str, Path]) -> Iterator[Server]:
     """All that can run here.
 
     Args:
         peers: The environment of each section of ``peers.txt`` that could be made.
     """
-    own = {"BENCH_FOLDER": str(workload.model_file.parent)}
+    own = {"BENCH_FOLDER": str(workload.native.parent)}
     doors = {
         "JSON records": Door(f"/models/{MODEL}/predict", records),
         "JSON tensors": Door(f"/v2/models/{MODEL}/infer", tensors),
@@ -124,13 +156,22 @@ def servers(workload: Workload, folder: Path, peers: Mapping[str, Path]) -> Iter
             arrow_stream,
             {"Content-Type": "application/vnd.apache.arrow.stream"},
         ),
+        "gRPC": GrpcDoor(raw_message),
     }
+    if workload.model != BOOSTED:  # what a body costs does not depend on the model
+        ours = {name: ours[name] for name in ("JSON records", "gRPC")}
     yield Server(
         "Headrace",
-        (sys.executable, "-m", "serving", "--export", str(workload.export), "--port", "{port}"),
+        (
+            *(sys.executable, "-m", "serving", "--export", str(workload.export)),
+            *("--port", "{port}", "--grpc-port", "{port+1}"),
+        ),
         ours,
-        {"HEADRACE_HOME": str(folder / "home"), "HEADRACE_SERVING_GRPC_PORT": "0"},
+        {"HEADRACE_HOME": str(folder / "home")},
     )
+    if workload.model != BOOSTED:
+        yield _mlflow("MLflow with signature", workload.native)
+        return
     yield Server("bare ASGI", (sys.executable, "-m", "benchmarks.serving.bare"), doors, own)
     yield Server(
         "FastAPI + Pydantic",
@@ -139,16 +180,12 @@ def servers(workload: Workload, folder: Path, peers: Mapping[str, Path]) -> Iter
         own,
     )
     for name, model in mlflow_models(workload, folder).items():
-        yield Server(
-            name,
-            (
-                *(sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--port", "{port}"),
-                *("--env-manager", "local", "--workers", "1"),
-            ),
-            {"dataframe_split": Door("/invocations", split)},
-        )
+        yield _mlflow(name, model)
     if "mlserver" in peers:
-        tensor = {"one JSON tensor": Door("/v2/models/bench/infer", matrix_tensor)}
+        tensor = {
+            "one JSON tensor": Door("/v2/models/bench/infer", matrix_tensor),
+            "gRPC": GrpcDoor(matrix_message),
+        }
         for name, workers in (("MLServer", 1), ("MLServer in process", 0)):
             yield Server(
                 name,
@@ -171,6 +208,12 @@ def servers(workload: Workload, folder: Path, peers: Mapping[str, Path]) -> Iter
         )
 
 
+def _mlflow(name: str, model: Path) -> Server:
+    command = (sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--port", "{port}")
+    given = ("--env-manager", "local", "--workers", "1")
+    return Server(name, (*command, *given), {"dataframe_split": Door("/invocations", split)})
+
+
 def mlflow_models(workload: Workload, folder: Path) -> dict[str, Path]:
     """The model as MLflow saves it, with and without a signature."""
     import lightgbm
@@ -178,7 +221,7 @@ def mlflow_models(workload: Workload, folder: Path) -> dict[str, Path]:
     import pandas
     from mlflow.models import infer_signature
 
-    booster = lightgbm.Booster(model_file=str(workload.model_file))
+    booster = lightgbm.Booster(model_file=str(workload.native))
     frame = pandas.DataFrame(workload.rows, columns=list(NAMES))
     signature = infer_signature(frame, booster.predict(frame))
     made = {}
@@ -195,7 +238,7 @@ def _mlserver_folder(workload: Workload, folder: Path) -> Path:
     settings = {
         "name": "bench",
         "implementation": "mlserver_lightgbm.LightGBMModel",
-        "parameters": {"uri": str(workload.model_file)},
+        "parameters": {"uri": str(workload.native)},
     }
     (place / "model-settings.json").write_text(json.dumps(settings), "utf-8")
     return place
@@ -251,7 +294,7 @@ def started(server: Server, port: int, rows: Rows, log: Path) -> Iterator[Runnin
         )
     watched = psutil.Process(process.pid)
     try:
-        door = next(iter(server.doors.values()))
+        door = next(door for door in server.doors.values() if isinstance(door, Door))
         while not _answers(port, door, rows[:1]):
             if process.poll() is not None or time.monotonic() - began > _START_SECONDS:
                 raise RuntimeError(f"{server.name} does not answer: {log.read_text('utf-8')[-2000:]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from importlib.metadata import version as installed_version
@@ -20,10 +20,11 @@ from serving.access import KEY
 from serving.dataplane import DataPlane
 from serving.keys import Key, Scope
 from serving.metrics import CONTENT_TYPE, ServingMetrics
-from serving.page import overview
+from serving.page import HEADERS, Places, Tried, overview
 from serving.plan import DATATYPES
+from serving.recent import Recent
 from serving.repository import Repository
-from serving.rest import openapi
+from serving.rest import openapi, tryout
 from serving.rest.bodies import Bodies
 from serving.rest.doors import parsed, validated
 from serving.rest.replies import JSON_HEADER, Reply, encoded, error_reply, failure_reply
@@ -40,8 +41,8 @@ class Pages:
     """All endpoints of one server but those for predictions.
 
     Args:
-        version_page: Address of a version's page in MLflow, by model and version.
-        tracking_url: MLflow's address, for people.
+        recent: The last minutes, for the page.
+        places: Where the page leads to.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class Pages:
         metrics: ServingMetrics,
         bodies: Bodies,
         *,
-        version_page: Callable[[str, str], str],
-        tracking_url: str,
+        recent: Recent,
+        places: Places,
     ) -> None:
         self._plane = plane
         self._repository = repository
         self._metrics = metrics
         self._bodies = bodies
-        self._version_page = version_page
-        self._tracking_url = tracking_url
+        self._recent = recent
+        self._places = places
 
     def application(self, lifespan: Any) -> FastAPI:
         """The endpoints, with the API's page, which loads nothing from elsewhere."""
@@ -139,6 +140,13 @@ class Pages:
             },
         )
         router.add_api_route("/", self.overview, include_in_schema=False, response_class=HTMLResponse)
+        router.add_api_route(
+            "/models/{name}/try",
+            self.tried,
+            methods=["POST"],
+            include_in_schema=False,
+            response_class=HTMLResponse,
+        )
         return router
 
     async def server(self) -> Response:
@@ -213,9 +221,21 @@ class Pages:
         return _json({"name": name})
 
     async def overview(self) -> HTMLResponse:
+        return await self._page(None)
+
+    async def tried(self, request: Request, name: str) -> HTMLResponse:
+        headers = dict(request.scope["headers"])
+        tryout.refuse_other_sites(headers)
+        content, held = await self._bodies.read(await request.receive(), headers, request.receive)
+        self._bodies.release(held)
+        return await self._page(
+            await run_in_threadpool(tryout.ask, self._plane, name, tryout.read_form(content))
+        )
+
+    async def _page(self, tried: Tried | None) -> HTMLResponse:
         readiness = await run_in_threadpool(self._plane.readiness)
         live = self._plane.table.live()
-        return HTMLResponse(overview(readiness, live, self._version_page, self._tracking_url))
+        return HTMLResponse(overview(readiness, live, self._recent, self._places, tried), headers=HEADERS)
 
     async def metrics(self) -> Response:
         return Response(await run_in_threadpool(self._metrics.text), media_type=CONTENT_TYPE)

@@ -68,7 +68,7 @@ def test_a_server_without_models_is_alive_but_not_ready(settings: Settings) -> N
         assert answer.json()["reasons"]
         missing = empty.post("/models/tiny/predict", json={"records": [ROW]})
         assert (missing.status_code, "tiny" in missing.json()["error"]) == (404, True)
-        assert "Not ready" in empty.get("/").text
+        assert ">not ready<" in empty.get("/").text
 
 
 def test_metadata_names_inputs_with_datatypes_and_shapes(client: TestClient) -> None:
@@ -452,7 +452,7 @@ def test_metrics_count_by_model_version_and_code_and_take_no_label_from_clients(
 
 def test_pages_for_people(client: TestClient) -> None:
     page = client.get("/").text
-    assert '<a href="http://127.0.0.1:9/#/models/tiny/versions/2">2</a>' in page
+    assert '<a href="http://127.0.0.1:9/#/models/tiny/versions/2">version 2</a>' in page
     assert "<script" not in page
     schema = client.get("/openapi.json").json()
     assert set(schema["components"]["schemas"]) >= {"InferRequest", "PredictRequest", "InferTensor"}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +31,9 @@ from pipelines.promote.records import CHALLENGER, PRODUCTION, Action, State, sto
 from pipelines.rollout import job, outcomes
 from pipelines.rollout.records import RolloutRef, Step
 from pipelines.rollout.watcher import Watcher
-from pipelines.settings import Settings
+from pipelines.settings import PREFIX, Settings
 from serving.app import create_app
+from tests.conftest import _free_port
 from tests.killing import killed_at_call
 from tests.serving.conftest import wait_until
 from tests.serving.failing_model import write_failing_model
@@ -125,14 +129,46 @@ class Callers:
 
 
 @contextmanager
-def asked(settings: Settings, name: str) -> Iterator[tuple[Settings, Callers]]:
+def asked(settings: Settings, name: str, workers: int = 1) -> Iterator[tuple[Settings, Callers]]:
     """A server of this one model, and its callers; the settings that reach it."""
     own = settings.model_copy(update={"serving_models": name, "serving_poll_seconds": 0.5})
-    app = create_app(own, Registry(own.tracking))
-    with running(app, own) as url:
-        wait_until(lambda: httpx.get(f"{url}/v2/health/ready", trust_env=False).status_code == httpx.codes.OK)
+    serving = running(create_app(own, Registry(own.tracking)), own) if workers == 1 else started(own, workers)
+    with serving as url:
+        wait_until(lambda: _is_ready(url))
         with Callers(url, name) as callers:
             yield own.model_copy(update={"serving_url": url}), callers
+
+
+@contextmanager
+def started(settings: Settings, workers: int) -> Iterator[str]:
+    """``headrace serve`` with several processes, as the settings say."""
+    port = _free_port()
+    given = {
+        "home": settings.home,
+        "trusted_keys": settings.trusted_keys,
+        "tracking_url": settings.tracking_url,
+        "serving_models": settings.serving_models,
+        "serving_poll_seconds": settings.serving_poll_seconds,
+        "serving_workers": workers,
+        "serving_port": port,
+        "serving_grpc_port": 0,
+    }
+    environment = os.environ | {f"{PREFIX}{key.upper()}": str(value) for key, value in given.items()}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "serving.log").open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "serving"], env=environment, stderr=output)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v2/health/ready", trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture
@@ -165,10 +201,11 @@ def alias(settings: Settings, name: str, which: str) -> str | None:
     return found.version if found else None
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_good_challenger_goes_from_the_shadow_into_production_and_no_client_notices(
-    configured: Settings, model: str
+    configured: Settings, model: str, workers: int
 ) -> None:
-    with asked(configured, model) as (settings, callers):
+    with asked(configured, model, workers) as (settings, callers):
         begun = job.begin(model, "2", "test", "a new one", settings, now())
         assert (begun.challenger, begun.traffic) == ("2", "shadow")
         again = job.begin(model, None, "test", "killed, and run again", settings, now())

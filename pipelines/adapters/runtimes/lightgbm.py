@@ -17,6 +17,10 @@ from pipelines.errors import ArtifactError
 # Below this, starting threads costs more than they save; and a server runs many requests at once.
 _ROWS_WORTH_THREADS = 20_000
 
+# So few are answered one after another: as quick as together up to 16 rows (measured with 300 trees), and
+# without giving up the interpreter's lock.
+_ROWS_ONE_BY_ONE = 8
+
 # Of LightGBM's c_api.h.
 _FLOAT64 = 1
 _RAW_SCORE = 1
@@ -45,7 +49,7 @@ class LightGBMRuntime:
         self._single = threading.local()
 
     def raw(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        if len(matrix) == 1:
+        if 0 < len(matrix) <= _ROWS_ONE_BY_ONE:
             return self._of_this_thread().raw(matrix)
         threads = 1 if len(matrix) < _ROWS_WORTH_THREADS else 0  # 0: as many as there are cores
         return np.asarray(
@@ -97,13 +101,19 @@ class _SingleRow:
         )
 
     def raw(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Shape (1,), or (1, k), to one row of shape (1, n_inputs)."""
-        if matrix.shape != (1, len(self._row)):  # the library reads as many numbers as it was told
-            raise ValueError(f"a row of shape {(1, len(self._row))} is wanted, got {matrix.shape}")
-        self._row[:] = matrix[0]
+        """Shape (n,), or (n, k), to rows of shape (n, n_inputs)."""
+        if matrix.shape[1:] != self._row.shape:  # the library reads as many numbers as it was told
+            raise ValueError(f"rows of shape {self._row.shape} are wanted, got {matrix.shape[1:]}")
+        answers = (
+            np.concatenate([self._of(row) for row in matrix]) if len(matrix) > 1 else self._of(matrix[0])
+        )
+        return answers if len(self._answer) == 1 else answers.reshape(len(matrix), -1)
+
+    def _of(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._row[:] = row
         if self._predict(*self._arguments):
             self._checked(1)
-        return self._answer.copy() if len(self._answer) == 1 else self._answer.reshape(1, -1).copy()
+        return self._answer.copy()
 
     def _checked(self, failed: int) -> None:
         if failed:
