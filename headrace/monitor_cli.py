@@ -10,8 +10,11 @@ import typer
 from headrace.errors import Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from pipelines.monitor.records import Check, Request
-    from pipelines.monitor.worth import Worth
+    from pipelines.monitor.worth import Off, Worth
     from pipelines.settings import Settings
 
 _Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
@@ -39,8 +42,8 @@ def monitor(
 ) -> None:
     """What monitoring saw of MODEL and what came of it. Exit code 1 where --check finds broken data or an alarm."""
     from pipelines.adapters.lake import Lake
-    from pipelines.monitor import checks, requests
-    from pipelines.monitor.worth import worth
+    from pipelines.monitor import checks, page, requests
+    from pipelines.monitor.worth import off, worth
 
     settings = _settings()
     name = _registered(model, source, settings)
@@ -49,11 +52,15 @@ def monitor(
         _ask(name, ask, lake)
     alarm = _check(model, until, source, settings) if check else False
     seen, asked = checks.read(lake, name), requests.read(lake, name)
-    figures = worth(seen, asked)
+    figures, estimates = worth(seen, asked), off(seen)
     if json:
-        _print_json(_as_json(name, seen, asked, figures))
+        _print_json(_as_json(name, seen, asked, figures, estimates))
     else:
-        _show(name, seen, asked, figures)
+        place = page.path_of(settings, name)
+        shown = {
+            metric: each for metric, each in estimates.items() if metric in _bounded(model, source, settings)
+        }
+        _show(name, seen, asked, figures, shown, place if place.exists() else None)
     if alarm:
         raise typer.Exit(Exit.FAILED)
 
@@ -108,7 +115,20 @@ def _registered(model: str, source: str | None, settings: Settings) -> str:
         raise typer.BadParameter(str(error.args[0]), param_hint="MODEL") from error
 
 
-def _as_json(name: str, seen: list[Check], asked: list[Request], figures: Worth) -> dict[str, Any]:
+def _bounded(model: str, source: str | None, settings: Settings) -> frozenset[str]:
+    """Metrics that the model is held against; the others are in --json."""
+    from models.catalogue import find
+    from pipelines.sources.profile import load_profile
+
+    spec = load_profile(source or settings.source).spec_of(find(model))
+    return frozenset(spec.monitor.floors or spec.gate.bounds)
+
+
+def _as_json(
+    name: str, seen: list[Check], asked: list[Request], figures: Worth, estimates: Mapping[str, Off]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
     champion = figures.to_champion
     return {
         "registered_name": name,
@@ -125,6 +145,7 @@ def _as_json(name: str, seen: list[Check], asked: list[Request], figures: Worth)
             "training_hours": figures.training_hours,
             "change_to_champion_hours": None if champion is None else champion.total_seconds() / 3600,
         },
+        "estimates": {metric: asdict(each) for metric, each in estimates.items()},
         "checks": [check.model_dump(mode="json") for check in seen],
         "requests": [
             {"number": request.number, "state": request.state, "rows": [row.model_dump(mode="json") for row in request.rows]}
@@ -133,7 +154,14 @@ def _as_json(name: str, seen: list[Check], asked: list[Request], figures: Worth)
     }  # fmt: skip
 
 
-def _show(name: str, seen: list[Check], asked: list[Request], figures: Worth) -> None:
+def _show(
+    name: str,
+    seen: list[Check],
+    asked: list[Request],
+    figures: Worth,
+    estimates: Mapping[str, Off],
+    page: Path | None,
+) -> None:
     from rich.table import Table
 
     from headrace.display import output
@@ -157,6 +185,8 @@ def _show(name: str, seen: list[Check], asked: list[Request], figures: Worth) ->
             )
         if seen[-1].report_url:
             console.print(f"\nReport: {seen[-1].report_url}", markup=False, soft_wrap=True)
+    if page is not None:
+        console.print(f"Page: {page.as_uri()}", markup=False, soft_wrap=True)
     if asked:
         table = Table("request", "state", "asked for", "outcome", "what came of it", box=None, padding=(0, 2))
         for request in asked[-SHOWN:]:
@@ -171,7 +201,7 @@ def _show(name: str, seen: list[Check], asked: list[Request], figures: Worth) ->
         console.print()
         console.print(table)
     console.print()
-    for line in _sentences(figures):
+    for line in (*_sentences(figures), *_of_estimates(estimates)):
         console.print(line, markup=False)
 
 
@@ -189,6 +219,14 @@ def _sentences(figures: Worth) -> list[str]:
         "from change to new champion: "
         + (f"{hours.total_seconds() / 3600:.1f} h (median)" if hours is not None else "nothing to say yet"),
     ]  # fmt: skip
+
+
+def _of_estimates(estimates: Mapping[str, Off]) -> list[str]:
+    return [
+        f"estimated {metric}: off by {each.absolute:.3g} on average, {each.bias:+.3g} in the mean, in {each.checks} checks "
+        "that labels caught up with"
+        for metric, each in estimates.items()
+    ]
 
 
 def _settings() -> Settings:

@@ -1,6 +1,6 @@
 """How often drift is seen where there is none, and how soon where there is: `make bench-drift`.
 
-    python -m benchmarks.drift.report [--quick] [--resume]
+    python -m benchmarks.drift.report [--quick] [--resume] [--seed N] [--only TEXT]
 
 The functions under test are those that monitor runs. Beside them stand Evidently's defaults and ±3
 standard deviations of the history's chunks, on the same data. ``RESULTS.md`` and the plot are written from
@@ -32,7 +32,7 @@ from benchmarks.drift.worlds import (
 )
 from models.specs import Monitor
 
-SEED = 20260101
+SEED = 20261121
 HERE = Path(__file__).parent
 NULL_REPEATS, HARDER_REPEATS, POWER_REPEATS, DELAY_REPEATS = 300, 150, 60, 20
 RIVAL_REPEATS = 50  # of the same data; their rates are far from 2 %
@@ -111,12 +111,12 @@ def _without_error(world: World) -> World:
     return World({name: values for name, values in world.columns.items() if name != "error"}, world.hour)
 
 
-def measure(cell: Cell, repeats: int) -> Row:
+def measure(cell: Cell, repeats: int, seed: int) -> Row:
     row = Row(cell.truth, cell.changed, cell.phi, cell.features, repeats)
     counts: dict[str, int] = {}
     delays: list[int | None] = []
     for repeat in range(repeats):
-        rng = np.random.default_rng([SEED, repeat, int(cell.phi * 100), cell.features, len(cell.truth)])
+        rng = np.random.default_rng([seed, repeat, int(cell.phi * 100), cell.features, len(cell.truth)])
         watched = cell.delay and repeat < DELAY_REPEATS
         looked = Looked(cell.world(rng, WATCHED_DAYS if watched else 7))
         end = HISTORY + WEEK
@@ -163,6 +163,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 repeats each; nothing is kept")
     parser.add_argument("--page", action="store_true", help="write the page anew from results.json")
     parser.add_argument("--resume", action="store_true", help="go on where results.json ends")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--only", default="", help="worlds whose truth has this text; nothing is kept")
     given = parser.parse_args()
     kept = HERE / "results.json"
     if given.page:
@@ -171,10 +173,13 @@ def main() -> None:
     before = (
         json.loads(kept.read_text("utf-8")) if given.resume and kept.exists() else {"seconds": 0, "rows": []}
     )
+    if given.resume and before.get("seed", given.seed) != given.seed:
+        parser.error(f"results.json is of seed {before['seed']}: go on with --seed {before['seed']}")
+    keeps = not (given.quick or given.only)
     began, rows = time.perf_counter() - before["seconds"], before["rows"]
-    for cell in list(cells())[len(rows) :]:
+    for cell in [each for each in cells() if given.only in each.truth][len(rows) :]:
         start = time.perf_counter()
-        rows.append(asdict(measure(cell, 10 if given.quick else cell.repeats)))
+        rows.append(asdict(measure(cell, 10 if given.quick else cell.repeats, given.seed)))
         shares = ", ".join(f"{name} {share:.1%}" for name, share in rows[-1]["shares"].items())
         delay = rows[-1]["delay_days"]
         print(
@@ -183,10 +188,10 @@ def main() -> None:
             + f" ({time.perf_counter() - start:.0f} s)",
             flush=True,
         )
-        if not given.quick:
-            found = {"seed": SEED, "seconds": round(time.perf_counter() - began), "rows": rows}
+        if keeps:
+            found = {"seed": given.seed, "seconds": round(time.perf_counter() - began), "rows": rows}
             kept.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    if not given.quick:
+    if keeps:
         page.write(json.loads(kept.read_text("utf-8")), HERE)
 
 

@@ -11,7 +11,8 @@ hours of the week, and its deviation with those that windows of the same length 
    per window; the harmonics of the rhythm are left out, because the profile took them.
 3. Few windows leave few degrees of freedom. Features of one model resemble each other in how much
    slower they wander than their fast part says, and lend each other degrees of freedom as far as they
-   do (moderated variances: Smyth, 2004).
+   do (moderated variances: Smyth, 2004). Columns that move together say the same thing several times:
+   they lend no more than their effective number has to give.
 4. The p-value is Student's, and never smaller than what counting says: where k of m historical windows
    of the same length and phase strayed as far, it is at least (1 + k) / (1 + m). With k = 0 counting
    could say 1 / (1 + m) only, 0.14 for six weeks, so there the tail of Student's t decides.
@@ -75,15 +76,21 @@ class History:
         return max(len(self.values) / self.period, 1.5)
 
     @cached_property
-    def spectrum(self) -> Array:
-        """Squared cosine transforms of the residual, shape (n, k); row j has frequency j / (2 n) per bin."""
+    def waves(self) -> Array:
+        """Cosine transforms of the residual, shape (n, k); row j has frequency j / (2 n) per bin."""
         from scipy.fft import dct
 
-        squares = np.empty_like(self.residual)
-        share = np.maximum(self.seen.mean(axis=0), 1e-9)
-        for start in range(0, squares.shape[1], _AT_ONCE):
+        found = np.empty_like(self.residual)
+        share = np.sqrt(np.maximum(self.seen.mean(axis=0), 1e-9))
+        for start in range(0, found.shape[1], _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            squares[:, part] = dct(self.residual[:, part], type=2, axis=0, norm="ortho") ** 2 / share[part]
+            found[:, part] = dct(self.residual[:, part], type=2, axis=0, norm="ortho") / share[part]
+        return found
+
+    @cached_property
+    def spectrum(self) -> Array:
+        """Squares of :attr:`waves`."""
+        squares: Array = self.waves**2
         return squares
 
 
@@ -130,7 +137,9 @@ def spread(
     fast = np.mean(history.spectrum[1:][wide & ~harmonic], axis=0)
     posterior, total = density, np.full(density.shape, freedom)
     if lend:
-        posterior, total = _moderated_by_group(density, fast, freedom, groups)
+        posterior, total = _moderated_by_group(
+            density, fast, freedom, history.waves[1:][wide & ~harmonic], groups
+        )
     return Spread(
         alone=posterior / length,
         variance=posterior / length * (1 + 1 / history.cycles),
@@ -229,31 +238,57 @@ def _padded(values: Array, period: int) -> Array:
 
 
 def _moderated_by_group(
-    slow: Array, fast: Array, freedom: float, groups: NDArray[np.int64] | None
+    slow: Array, fast: Array, freedom: float, waves: Array, groups: NDArray[np.int64] | None
 ) -> tuple[Array, Array]:
     if groups is None:
-        return _moderated(slow, fast, freedom)
+        return _moderated(slow, fast, freedom, waves)
     variance, total = slow.copy(), np.full(slow.shape, freedom)
     for group in np.unique(groups):
         mine = groups == group
-        variance[mine], total[mine] = _moderated(slow[mine], fast[mine], freedom)
+        variance[mine], total[mine] = _moderated(slow[mine], fast[mine], freedom, waves[:, mine])
     return variance, total
 
 
-def _moderated(slow: Array, fast: Array, freedom: float) -> tuple[Array, Array]:
+def resemblance(waves: Array) -> float:
+    """Mean squared correlation of different series, from 0 (each goes its own way) to 1 (all are one).
+
+    Args:
+        waves: Cosine transforms, shape (m, k), m of them independent; what chance alone makes of m is taken away.
+    """
+    count, series = waves.shape
+    norm = np.sqrt(np.sum(waves**2, axis=0))
+    unit = waves[:, norm > 0] / norm[norm > 0]
+    series = unit.shape[1]
+    if series < 2 or count < 3:
+        return 0.0
+    correlation = unit.T @ unit
+    mean = (np.sum(correlation**2) - series) / (series * (series - 1))
+    return float(np.clip((mean - 1 / count) / (1 - 1 / count), 0.0, 1.0))
+
+
+def _moderated(slow: Array, fast: Array, freedom: float, waves: Array) -> tuple[Array, Array]:
     """Variances drawn towards what other series say, and their degrees of freedom (Smyth, 2004, section 6).
 
     A series' own estimate is its slow variance; the prior is the common ratio of slow to fast, times
-    its fast variance. How much the prior is worth comes from how little the ratios vary.
+    its fast variance. How much the prior is worth comes from how little the ratios vary. Where series
+    resemble each other, their estimates err together: they vary less about each other than about the
+    truth, and k of them are worth k / (1 + (k - 1) r²), Kish's effective number, which for correlations
+    is the participation ratio of their matrix' eigenvalues (estimates of a variance correlate by the square
+    of what they are of).
     """
     usable = (slow > 0) & (fast > 0)
     if usable.sum() < 4:
         return slow, np.full(slow.shape, freedom)
     ratio = np.log(slow[usable] / fast[usable])
     centred = ratio - special.digamma(freedom / 2) + np.log(freedom / 2)
-    excess = float(np.var(centred, ddof=1) - special.polygamma(1, freedom / 2))
+    alike = resemblance(waves[:, usable])
+    effective = usable.sum() / (1 + (usable.sum() - 1) * alike)
+    excess = float(np.var(centred, ddof=1) - (1 - alike) * special.polygamma(1, freedom / 2))
     # The level of the ratios is itself an estimate, of no more than so many series.
-    lent = MOST_LENT if excess <= 0 else min(2 * _inverse_trigamma(excess), MOST_LENT)
+    most = min(MOST_LENT, freedom * (effective - 1))
+    if most < 1:
+        return slow, np.full(slow.shape, freedom)
+    lent = most if excess <= 0 else min(2 * _inverse_trigamma(excess), most)
     level = float(np.exp(np.mean(centred) + special.digamma(lent / 2) - np.log(lent / 2)))
     variance, total = slow.copy(), np.full(slow.shape, freedom)
     variance[usable] = (lent * level * fast[usable] + freedom * slow[usable]) / (lent + freedom)

@@ -66,6 +66,29 @@ def publish(
     )
 
 
+def history(checks: Sequence[Check], asks_from: float | None, run_id: str, settings: Settings) -> None:
+    """The drift of a version over its checks as one plot on its training run; nothing for a single check.
+
+    Args:
+        checks: Of one version, the newest last.
+        asks_from: Drift score above which a training is asked for.
+    """
+    import numpy as np
+
+    from models.profile_plots import drift_over_time
+    from pipelines.adapters import tracking
+
+    if len(checks) < 2:
+        return
+    figure = drift_over_time(
+        np.array([check.window.end.replace(tzinfo=None) for check in checks], dtype="datetime64[us]"),
+        np.array([np.nan if check.drift_score is None else check.drift_score for check in checks]),
+        np.array([check.alarm for check in checks]),
+        asks_from,
+    )
+    tracking.client(settings).log_figure(run_id, figure, "monitor/drift_over_time.png")
+
+
 def drawn(current: pl.DataFrame, reference: pl.DataFrame, shown: Sequence[Finding]) -> Any:
     """An Evidently snapshot with one calibrated test per column.
 

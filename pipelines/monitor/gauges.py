@@ -25,10 +25,12 @@ _HELP = {
     "headrace_monitor_tested_columns": "Columns with enough data.",
     "headrace_monitor_drifted_columns": "Columns that drifted.",
     "headrace_monitor_important_drifted_columns": "Drifted columns of at least mean importance.",
+    "headrace_monitor_skewed_features": "Features that were served otherwise than the offline store has them.",
     "headrace_monitor_alarm": "1: somebody should look.",
     "headrace_monitor_cause": "1 for what the newest check found.",
     "headrace_monitor_broken_findings": "Findings of broken data.",
     "headrace_monitor_quality": "Metric of the task over labelled predictions, or as estimated before labels.",
+    "headrace_monitor_estimate_error": "Of the newest estimate that labels caught up with: estimated less realised.",
     "headrace_monitor_quality_rows": "Predictions behind the realised quality.",
     "headrace_monitor_column_adjusted_p_value": "Of drifted columns, Benjamini-Hochberg.",
 }
@@ -63,6 +65,7 @@ def text(check: Check, features: Sequence[Finding] = ()) -> str:
         ("headrace_monitor_tested_columns", label, check.tested),
         ("headrace_monitor_drifted_columns", label, len(check.drifted)),
         ("headrace_monitor_important_drifted_columns", label, check.important),
+        ("headrace_monitor_skewed_features", label, len(check.skewed)),
         ("headrace_monitor_alarm", label, float(check.alarm)),
         ("headrace_monitor_broken_findings", label, len(check.broken)),
         ("headrace_monitor_quality_rows", label, check.realised.rows),
@@ -71,6 +74,14 @@ def text(check: Check, features: Sequence[Finding] = ()) -> str:
             for cause in Cause
         ),
         *_quality(check, label),
+        *(
+            (
+                "headrace_monitor_estimate_error",
+                label | {"metric": each.metric},
+                each.estimated - each.realised,
+            )
+            for each in check.scored
+        ),
         *(
             ("headrace_monitor_column_adjusted_p_value", label | {"column": each.column}, each.adjusted)
             for each in features

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.adapters.lake import Lake
 from pipelines.errors import BrokenDataError, MonitorError
-from pipelines.monitor import checks, label_door, requests
+from pipelines.monitor import checks, label_door, page, requests
 from pipelines.monitor.champion import Champion, answers_of, loaded
 from pipelines.monitor.looks import estimated as estimate
-from pipelines.monitor.looks import labelled, served, windowed
+from pipelines.monitor.looks import label_lag, labelled, scored, served, windowed
 from pipelines.monitor.records import Cause, Check
+from pipelines.monitor.retrain import unripe
 from pipelines.references import Reference, Window
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class CheckRef(Reference):
     """What a run of monitor found.
 
     Attributes:
-        request: Number of the open request to train, whoever made it; None: there is none.
+        request: Number of the open request to train, whoever made it; None: there is none, or it waits until what
+            changed can be learned.
     """
 
     registered_name: str
@@ -73,6 +75,7 @@ def run(model: str, end: datetime, settings: Settings, source: str | None = None
     spec = profile.spec_of(find(model))
     name = registered_name(spec, profile, settings.source)
     lake = Lake.of(settings)
+    label_door.ship(settings)
     took = label_door.take_files(name, spec.target.names, end, settings)
     if took.taken or took.refused:
         log.info("labels: %d rows from %d files; %d files refused", took.rows, took.taken, took.refused)
@@ -84,17 +87,25 @@ def run(model: str, end: datetime, settings: Settings, source: str | None = None
             (each for each in checks.read(lake, name, version.version) if each.window.end == end), None
         )
         if known is not None and not known.broken:
-            return _act(known, lake)
+            return _told(known, lake, spec, settings)
         # Broken data may be mended by now; as long as they are not, the first look stands.
         check = _look(version, spec, profile, end, settings, registry)
         if known is not None:
             check = check.model_copy(update={"attempt": known.attempt + 1})
         if known is None or not check.broken:
             check = checks.keep(lake, check)
-    return _act(check, lake)
+    return _told(check, lake, spec, settings)
 
 
-def _act(check: Check, lake: Lake) -> CheckRef:
+def _told(check: Check, lake: Lake, spec: ModelSpec, settings: Settings) -> CheckRef:
+    """Act on a check, and write the page that tells of it, whatever it found."""
+    try:
+        return _act(check, lake, spec.target.horizon)
+    finally:
+        page.write(check.registered_name, settings)
+
+
+def _act(check: Check, lake: Lake, horizon: timedelta) -> CheckRef:
     """Ask for a training where the check says so, once, and tell."""
     if check.triggers:
         requests.ask(
@@ -108,6 +119,7 @@ def _act(check: Check, lake: Lake) -> CheckRef:
             changed_at=check.changed_at,
         )
     pending = requests.open_one(lake, check.registered_name)
+    waits = unripe(pending, horizon, check.at) if pending is not None else None
     if check.broken:
         raise BrokenDataError(
             f"{check.registered_name}, {check.window}: {len(check.broken)} findings. "
@@ -120,8 +132,8 @@ def _act(check: Check, lake: Lake) -> CheckRef:
         cause=check.cause,
         alarm=check.alarm,
         drift_score=check.drift_score,
-        reason=check.reason,
-        request=pending.number if pending and pending.state == "pending" else None,
+        reason=check.reason if waits is None else f"{check.reason}; {waits}",
+        request=pending.number if pending and pending.state == "pending" and waits is None else None,
         report_url=check.report_url,
     )
 
@@ -136,7 +148,7 @@ def _look(
 ) -> Check:
     from pipelines.lineage import record as lineage
     from pipelines.monitor import drift, steps
-    from pipelines.monitor.evidence import publish
+    from pipelines.monitor.evidence import history, publish
 
     lake, monitor = Lake.of(settings), spec.monitor
     training = lineage.find(lake, version.name, version.version).training
@@ -156,7 +168,9 @@ def _look(
             )
             for part, columns in (("features", observed.columns()), ("outputs", answers))
         }
+        earlier = [each for each in checks.read(lake, version.name, version.version) if each.window.end < end]
         found["targets"], realised = labelled(champion, kept, end, settings)
+        caught_up = scored(realised, earlier, end - label_lag(spec))
         realised, skewed = served(champion, realised, observed.entity, longest, settings)
         estimated = estimate(champion, observed, answers, settings)
     latest = observed.rows["event_time"].max() if observed.rows.height else None
@@ -177,12 +191,12 @@ def _look(
         broken=tuple(_broken(champion, kept, newest, end, settings)),
         realised=realised,
         estimated=estimated,
+        scored=caught_up,
         rows=observed.rows.height,
         skewed=skewed,
         blind=steps.blind(found["features"]),
         newest_row=newest,
     )
-    earlier = [each for each in checks.read(lake, version.name, version.version) if each.window.end < end]
     decision = steps.decide(check, earlier, requests.read(lake, version.name), monitor)
     check = check.model_copy(
         update={
@@ -194,6 +208,7 @@ def _look(
         }
     )
     report = publish(check, found, kept, observed, training, settings)
+    history([*earlier, check], monitor.retrain.drift_score, training.run_id, settings)
     return check.model_copy(update={"report_url": report})
 
 

@@ -1,24 +1,32 @@
-"""Doors for labels: the table ``labels/<registered model>`` of the lake, and files dropped into a folder.
+"""Doors for labels: the table ``labels/<registered model>`` of the lake, files dropped into a folder, and the server's.
 
 A file is taken once, by the hash of its content, and then moved to ``taken/``; one that cannot be taken is
-moved to ``refused/`` beside a text that says why.
+moved to ``refused/`` beside a text that says why. What callers sent to the server waits in its spool, and
+is removed once it is in the lake, each request once.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.adapters.label_spool import Sent, waiting
 from pipelines.adapters.lake import Lake
 from pipelines.errors import MonitorError
+from pipelines.predictions.job import alone
 from pipelines.references import Reference
 
 if TYPE_CHECKING:
     import polars as pl
 
     from pipelines.settings import Settings
+
+#: Requests that go into one commit, at most.
+_REQUESTS_PER_COMMIT = 2_000
 
 
 class LabelsRef(Reference):
@@ -89,6 +97,71 @@ def take_files(
             _move(path, "taken")
             taken += 1
     return LabelsRef(rows=rows, taken=taken, refused=refused)
+
+
+class ShippedRef(Reference):
+    """What a run took from the servers' spool.
+
+    Attributes:
+        requests: Taken, and gone from the spool.
+        rows: Added by this run, over all models.
+    """
+
+    requests: int
+    rows: int
+
+
+def ship(settings: Settings) -> ShippedRef:
+    """Bring to the lake what callers sent to the servers of this machine. Killed and run again, it adds nothing twice.
+
+    Raises:
+        LakeError: a table cannot be written; what was not shipped stays in the spool.
+    """
+    lake = Lake.of(settings)
+    requests = rows = 0
+    with alone(settings.label_spool):
+        for batch in _batches(waiting(settings.label_spool)):
+            rows += _append(lake, batch[0].model, batch)
+            for sent in batch:
+                sent.path.unlink(missing_ok=True)
+            requests += len(batch)
+    return ShippedRef(requests=requests, rows=rows)
+
+
+def _batches(found: Iterator[Sent]) -> Iterator[list[Sent]]:
+    """Requests of one model each, as many as go into one commit."""
+    open_ones: dict[str, list[Sent]] = defaultdict(list)
+    for sent in found:
+        batch = open_ones[sent.model]
+        batch.append(sent)
+        if len(batch) == _REQUESTS_PER_COMMIT:
+            yield open_ones.pop(sent.model)
+    yield from open_ones.values()
+
+
+def _append(lake: Lake, model: str, batch: Sequence[Sent]) -> int:
+    """Add the rows of those requests that the model's table does not hold yet."""
+    import polars as pl
+
+    from pipelines.monitor.labels import COLUMNS
+
+    table = table_of(model)
+    done = lake.done(table, [sent.work for sent in batch])
+    new = [sent for sent in batch if sent.work not in done]
+    if not new:
+        return 0
+    texts = {name: pl.String() if kind.is_temporal() else kind for name, kind in COLUMNS.items()}
+    rows = (
+        pl.DataFrame([row for sent in new for row in sent.rows], schema=texts)
+        .with_columns(
+            pl.col(name).str.to_datetime(time_unit="us", time_zone="UTC")
+            for name, kind in COLUMNS.items()
+            if kind.is_temporal()
+        )
+        .match_to_schema(COLUMNS)
+        .with_columns(day=pl.col("labelled_at").dt.date())
+    )
+    return lake.append(table, rows, work=[sent.work for sent in new], partition_by="day").rows_added
 
 
 def _read(path: Path, content: bytes) -> pl.DataFrame:

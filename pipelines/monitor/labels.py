@@ -1,6 +1,6 @@
 """Labels that come from outside: one value per key, whatever comes late, twice or in contradiction. Pure.
 
-A label names a prediction by its id, or an entity and a time, and the target it is of. The newest word
+A label names a prediction by its id, or else an entity and a time, and the target it is of. The newest word
 (`labelled_at`) counts; of two at one time the larger value, so that the order of files does not matter.
 """
 
@@ -75,6 +75,11 @@ def checked(rows: pl.DataFrame, targets: tuple[str, ...], arrived: pl.Expr) -> p
     found = rows.select(**given).match_to_schema(COLUMNS)
     has_key = pl.col("prediction_id").is_not_null() | (
         pl.col("entity").is_not_null() & pl.col("event_time").is_not_null()
+    )
+    # An id says all: with or without its entity and time it must be the same key.
+    found = found.with_columns(
+        pl.when(pl.col("prediction_id").is_null()).then(pl.col(name)).alias(name)
+        for name in ("entity", "event_time")
     )
     sound = (
         has_key

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pipelines.adapters.lake import Lake
+from pipelines.errors import LakeError
 from pipelines.monitor.champion import Champion, inputs_of
-from pipelines.monitor.records import Figures
+from pipelines.monitor.records import Check, Figures, Scored
 from pipelines.references import Window
 
 if TYPE_CHECKING:
-    from models.base import Answers
+    from models.base import Answers, Observations
     from models.specs import ModelSpec
+    from pipelines.monitor import band
     from pipelines.monitor.drift import Finding
     from pipelines.monitor.observe import Observed
     from pipelines.monitor.reference import Kept
@@ -47,6 +50,7 @@ def labelled(
 
     from models.base import Observations, builder_of
     from models.targets import PREFIX
+    from pipelines.monitor import band
     from pipelines.monitor.observe import observe, truths
     from pipelines.monitor.quality import broken_floors
 
@@ -75,13 +79,54 @@ def labelled(
         known[observed.entity].to_numpy(),
         times,
     ).rows(labelled)
-    task = builder_of(spec).task(spec)
-    values = task.metrics(part, champion.predictor.predict(part.columns))
+    task, answers = builder_of(spec).task(spec), champion.predictor.predict(part.columns)
+    values = task.metrics(part, answers)
     positives = task.positives(part)
-    enough = positives is None or positives >= spec.gate.min_positives
+    if positives is not None and positives < spec.gate.min_positives:
+        return findings, Figures(values=values, rows=int(labelled.sum()))
     floors = spec.monitor.floors or spec.gate.bounds
-    below = broken_floors(values, floors) if enough else ()
-    return findings, Figures(values=values, rows=int(labelled.sum()), below=below)
+    now = band.strays(task, part, answers, floors, settings.random_seed)
+    return findings, Figures(
+        values=values,
+        errors={name: each.error for name, each in now.items()},
+        rows=int(labelled.sum()),
+        below=broken_floors(values, floors),
+        fallen=band.fallen(_usual(champion, settings), now, floors),
+    )
+
+
+def _usual(champion: Champion, settings: Settings) -> dict[str, band.Stray]:
+    """The champion's quality on its own holdout; worked out once per version, and kept beside its reference."""
+    import json
+    from dataclasses import asdict
+
+    from models.base import builder_of
+    from pipelines.monitor import band
+
+    lake, path = (
+        Lake.of(settings),
+        f"monitor/references/{champion.name}/{champion.version.version}/usual-1.json",
+    )
+    try:
+        told = json.loads(lake.read_object(lake.address(path)))
+        return {name: band.Stray(**each) for name, each in told.items()}
+    except LakeError:
+        pass  # the version's first check
+    spec, part = champion.spec, _holdout(champion, settings)
+    floors = spec.monitor.floors or spec.gate.bounds
+    answers = champion.predictor.predict(part.columns)
+    usual = band.strays(builder_of(spec).task(spec), part, answers, floors, settings.random_seed)
+    lake.write_object(path, json.dumps({name: asdict(each) for name, each in usual.items()}).encode())
+    return usual
+
+
+def _holdout(champion: Champion, settings: Settings) -> Observations:
+    """Rows that the version was judged by, with the inputs that it takes."""
+    from pipelines.snapshot.job import load
+    from pipelines.snapshot.parts import observations
+
+    rows, manifest = load(champion.training.snapshot, settings)
+    return observations(rows, "holdout", manifest.entity, manifest.inputs)
 
 
 def served(
@@ -124,6 +169,29 @@ def label_lag(spec: ModelSpec) -> timedelta:
     return -(-spec.target.horizon // timedelta(days=1)) * timedelta(days=1)
 
 
+def scored(realised: Figures, earlier: Sequence[Check], end: datetime) -> tuple[Scored, ...]:
+    """Estimates of the check whose window ended at ``end``, beside what came of the same observations.
+
+    Args:
+        realised: On the grid, of the window that ended there.
+        earlier: Checks of the same version.
+    """
+    before = next((each for each in earlier if each.window.end == end), None)
+    if before is None or not realised.values:
+        return ()
+    return tuple(
+        Scored(
+            metric=name,
+            window_end=end,
+            estimated=value,
+            realised=realised.values[name],
+            error=before.estimated.errors.get(name),
+        )
+        for name, value in before.estimated.values.items()
+        if name in realised.values
+    )
+
+
 def estimated(champion: Champion, observed: Observed, answers: Answers, settings: Settings) -> Figures:
     """Quality before labels are known: CBPE of probabilities, DLE of figures."""
     import numpy as np
@@ -131,8 +199,6 @@ def estimated(champion: Champion, observed: Observed, answers: Answers, settings
     from models.base import Observations, builder_of
     from models.specs import Classification, Forecast
     from pipelines.monitor import quality
-    from pipelines.snapshot.job import load
-    from pipelines.snapshot.parts import observations
 
     spec = champion.spec
     if not answers:
@@ -144,8 +210,7 @@ def estimated(champion: Champion, observed: Observed, answers: Answers, settings
             builder_of(spec).task(spec), part, answers, spec.target.names[0], settings.random_seed
         )
     elif isinstance(spec.task, Forecast) and spec.task.output in answers:
-        rows, manifest = load(champion.training.snapshot, settings)
-        holdout = observations(rows, "holdout", manifest.entity, manifest.inputs)
+        holdout = _holdout(champion, settings)
         names = [field.name for field in champion.predictor.manifest.inputs]
         past = {name: holdout.columns[name] for name in names}
         said = champion.predictor.predict(past)[spec.task.output]
@@ -163,6 +228,7 @@ def estimated(champion: Champion, observed: Observed, answers: Answers, settings
         return Figures()
     return Figures(
         values=estimate.values,
+        errors=estimate.errors,
         rows=count,
         below=quality.broken_floors(estimate.values, floors, estimate.errors),
     )

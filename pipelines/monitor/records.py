@@ -24,6 +24,7 @@ class Cause(StrEnum):
 
     BROKEN_DATA = "broken data"
     QUALITY_LOSS = "quality loss"
+    SKEW = "training-serving skew"
     DRIFT = "drift"
     NOT_ENOUGH_DATA = "not enough data"
     NOTHING = "nothing"
@@ -72,22 +73,42 @@ class Figures(Frozen):
     Attributes:
         rows: Predictions that have their label.
         below: Metrics that broke their floor.
+        fallen: Realised metrics that are worse than on the champion's own holdout by more than noise.
         of: What was answered: to callers, or on the grid of training.
+        errors: Of estimated ones: what they may be off by, one standard deviation, where that is known.
         duplicates, contradictions: Of labels that came through the door.
     """
 
     values: dict[str, float] = Field(default_factory=dict)
+    errors: dict[str, float] = Field(default_factory=dict)
     rows: int = 0
     below: tuple[str, ...] = ()
+    fallen: tuple[str, ...] = ()
     of: Literal["served", "grid"] = "grid"
     duplicates: int = 0
     contradictions: int = 0
+
+
+class Scored(Frozen):
+    """An estimate of an earlier check, and what it was in truth, once labels had come.
+
+    Attributes:
+        window_end: Of the check that estimated; both are of the same observations.
+        error: What the estimate gave itself, one standard deviation; None: it gave none.
+    """
+
+    metric: str
+    window_end: datetime
+    estimated: float
+    realised: float
+    error: float | None = None
 
 
 class Check(Frozen):
     """One look at one version.
 
     Attributes:
+        scored: Estimates of an earlier check whose labels have come by this one.
         attempt: Windows of broken data are looked at again, once they are mended.
         drift_score: Share of the tested columns that drifted, weighted by importance; None: not enough data.
         broken: What is broken, each named with its figures.
@@ -111,6 +132,7 @@ class Check(Frozen):
     broken: tuple[str, ...] = ()
     realised: Figures = Figures()
     estimated: Figures = Figures()
+    scored: tuple[Scored, ...] = ()
     skewed: tuple[str, ...] = ()
     rows: int = 0
     blind: tuple[str, ...] = ()

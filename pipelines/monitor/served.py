@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pipelines.adapters.lake import Lake
 from pipelines.references import Layer, Window
 
+FEATURE = "feature__"
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Served rows whose features are compared with the offline ones.
 COMPARED = 2_000
+#: Fewer rows say nothing: one that came late may be all the difference.
+LEAST = 50
 #: Share of rows that may differ: an online row may be replaced between the two looks.
 _MOST_DIFFERENT = 0.02
 _RELATIVE = 1e-6
@@ -135,6 +139,10 @@ def skew(
 ) -> tuple[str, ...]:
     """Features that were served otherwise than the offline store has them for the same entity and time.
 
+    Between the end of a step of the grid and the next run of the features stage the online store rightly has the row
+    of the step before: what is as it was one step earlier is no skew. Telemetry that came late moves means a little after they
+    were served, so that numbers differ where they do so by ``drift.min_effect`` standard deviations.
+
     Returns:
         Each with the share of rows that differ.
     """
@@ -143,28 +151,45 @@ def skew(
     from pipelines.adapters.feature_store import FeatureStore
 
     about = rows.filter(pl.col("entity").is_not_null(), pl.col("event_time").is_not_null())
-    if not about.height:
+    if about.height < LEAST:
         return ()
     some = about.sample(min(COMPARED, about.height), seed=0)
     keys = some.select(pl.col("entity").alias(entity), "event_time")
-    offline = FeatureStore(profile, settings).historical(keys, grid=spec.grid)
+    store, step = FeatureStore(profile, settings), profile.grid(spec.grid).every
+    looks = [store.historical(keys, grid=spec.grid)]
+    if step is not None:
+        looks.append(store.historical(keys.with_columns(pl.col("event_time") - step), grid=spec.grid))
     found = []
-    for column in (name for name in some.columns if name.startswith("feature__")):
-        name = column.removeprefix("feature__")
-        if name not in offline.columns:
+    for column in (name for name in some.columns if name.startswith(FEATURE)):
+        name = column.removeprefix(FEATURE)
+        if name not in looks[0].columns or some[column].dtype == pl.Null:
             continue
-        served, stored = some[column], offline[name]
-        if served.dtype.is_numeric() and stored.dtype.is_numeric():
-            served, stored = served.cast(pl.Float64), stored.cast(pl.Float64)
-            reach = pl.max_horizontal(pl.col("a").abs(), pl.col("b").abs()) * _RELATIVE + 1e-12
-            same = (pl.col("a") - pl.col("b")).abs() <= reach
-        else:
-            same = pl.col("a") == pl.col("b")
-        both_missing = pl.col("a").is_null() & pl.col("b").is_null()
-        pairs = pl.DataFrame({"a": served, "b": stored})
-        different = 1 - float(pairs.select((same.fill_null(value=False) | both_missing).mean()).item())
+        same = pl.select(
+            pl.any_horizontal(
+                _same(some[column], look[name], spec.monitor.drift.min_effect) for look in looks
+            )
+        ).to_series()
+        different = 1 - float(same.mean() or 0.0)  # type: ignore[arg-type]
         if different > _MOST_DIFFERENT:
             found.append(
                 f"{name}: {different:.0%} of {some.height} served rows differ from the offline store"
             )
     return tuple(found)
+
+
+def _same(served: pl.Series, stored: pl.Series, effect: float) -> pl.Series:
+    """Row by row; missing equals missing, and of numbers so many standard deviations do not count, nor last digits."""
+    import polars as pl
+
+    pair = pl.DataFrame({"a": served, "b": stored})
+    if served.dtype.is_numeric() and stored.dtype.is_numeric():
+        pair = pair.select(pl.col("a", "b").cast(pl.Float64).fill_nan(None))
+        digits = pl.max_horizontal(pl.col("a").abs(), pl.col("b").abs()) * _RELATIVE + 1e-12
+        reach = pl.max_horizontal(digits, pl.col("b").std().fill_null(0.0) * effect)
+        equal = (pl.col("a") - pl.col("b")).abs() <= reach
+    elif served.dtype == stored.dtype:
+        equal = pl.col("a") == pl.col("b")
+    else:  # another type is another value, unless both are missing
+        equal = pl.lit(value=False)
+    both_missing = pl.col("a").is_null() & pl.col("b").is_null()
+    return pair.select(same=equal.fill_null(value=False) | both_missing)["same"]

@@ -74,8 +74,10 @@ def cause_of(check: Check) -> Cause:
     """The worst of what was found."""
     if check.broken:
         return Cause.BROKEN_DATA
-    if check.realised.below or check.estimated.below:
+    if check.realised.below or check.realised.fallen or check.estimated.below:
         return Cause.QUALITY_LOSS
+    if check.skewed:
+        return Cause.SKEW
     if check.drifted or check.outputs or check.targets:
         return Cause.DRIFT
     if check.drift_score is None and not check.realised.rows:
@@ -102,7 +104,7 @@ def decide(check: Check, earlier: Sequence[Check], requests: Sequence[Request], 
         return Decision(cause, False, (), "nothing has changed beyond what such windows do by themselves")
 
     wanted = _triggers(check, recent, monitor)
-    noticed = [each for each in recent if cause_of(each) in {Cause.QUALITY_LOSS, Cause.DRIFT}]
+    noticed = [each for each in recent if cause_of(each) in {Cause.QUALITY_LOSS, Cause.SKEW, Cause.DRIFT}]
     persists = len(noticed) >= monitor.needed
     what = _what(check)
     if not persists:
@@ -126,11 +128,11 @@ def decide(check: Check, earlier: Sequence[Check], requests: Sequence[Request], 
 def _triggers(check: Check, recent: Sequence[Check], monitor: Monitor) -> tuple[Trigger, ...]:
     rule = monitor.retrain
     found = []
-    loss = bool(check.realised.below or check.estimated.below)
+    loss = _to_learn_from(check)
     if loss and rule.quality_below_floor is not None:
         held = 0
         for each in reversed(recent):
-            if not (each.realised.below or each.estimated.below):
+            if not _to_learn_from(each):
                 break
             held += 1
         first = recent[-held]
@@ -140,12 +142,22 @@ def _triggers(check: Check, recent: Sequence[Check], monitor: Monitor) -> tuple[
             found.append(Trigger.QUALITY)
     # Drift that persisted: the columns of this check, seen before it too.
     before = sum(bool(each.drifted) for each in recent)
-    if check.drifted and before >= monitor.needed and (loss or not rule.drift_needs_loss):
+    if (
+        check.drifted
+        and before >= monitor.needed
+        and (loss or check.realised.fallen or not rule.drift_needs_loss)
+    ):
         if rule.drift_score is not None and (check.drift_score or 0.0) > rule.drift_score:
             found.append(Trigger.DRIFT_SCORE)
         if rule.important_columns is not None and check.important >= rule.important_columns:
             found.append(Trigger.IMPORTANT_COLUMNS)
     return tuple(found)
+
+
+def _to_learn_from(check: Check) -> bool:
+    """Whether quality is lost in a way that training could mend: wrong features are not learned away."""
+    by_skew = bool(check.skewed) and check.realised.of == "served"
+    return bool(check.estimated.below) or (bool(check.realised.below) and not by_skew)
 
 
 def _cooling(now: datetime, requests: Sequence[Request], monitor: Monitor) -> datetime | None:
@@ -158,8 +170,13 @@ def _what(check: Check) -> str:
     parts = []
     if check.realised.below:
         parts.append("realised quality below its floor: " + ", ".join(check.realised.below))
+    if check.realised.fallen:
+        parts.append("realised quality fell: " + ", ".join(check.realised.fallen))
     if check.estimated.below:
         parts.append("estimated quality below its floor: " + ", ".join(check.estimated.below))
+    if check.skewed:
+        more = f" and {len(check.skewed) - 3} more" if len(check.skewed) > 3 else ""
+        parts.append(f"served otherwise than trained: {'; '.join(check.skewed[:3])}{more}")
     for kind, columns in (("columns", check.drifted), ("answers", check.outputs), ("targets", check.targets)):
         if columns:
             shown = "; ".join(f"{each.column} {each.detail}" for each in columns[:3])
@@ -170,8 +187,12 @@ def _what(check: Check) -> str:
 
 def _not_wanted(check: Check, monitor: Monitor) -> str:
     rule = monitor.retrain
+    if check.skewed and not _to_learn_from(check):
+        return "callers are answered from other features than training reads: mend the online store or its feeding"
     if check.realised.below or check.estimated.below:
         return f"the loss has not lasted {rule.quality_below_floor} yet"
+    if check.realised.fallen and not check.drifted:
+        return "quality left its band, and not its floor"
     score = check.drift_score or 0.0
     return (
         f"drift alone is a diagnosis: score {score:.2f} (asks above {rule.drift_score}), {check.important} important "

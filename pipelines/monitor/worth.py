@@ -5,11 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from statistics import median
+from statistics import fmean, median
 
 from pipelines.monitor.records import Cause, Check, Outcome, Request
 
 _OF_THE_MODEL = frozenset({Cause.DRIFT, Cause.QUALITY_LOSS})
+
+
+@dataclass(frozen=True)
+class Off:
+    """How far estimates of a metric lay from what came.
+
+    Attributes:
+        checks: That labels caught up with.
+        bias: Mean of estimated less realised.
+        absolute: Mean of its size.
+    """
+
+    checks: int
+    bias: float
+    absolute: float
+
+
+def off(checks: Sequence[Check]) -> dict[str, Off]:
+    """By metric, over the checks of one model; what was never estimated or never came is not there."""
+    errors: dict[str, list[float]] = {}
+    for check in checks:
+        for each in check.scored:
+            errors.setdefault(each.metric, []).append(each.estimated - each.realised)
+    return {
+        metric: Off(len(found), fmean(found), fmean(abs(error) for error in found))
+        for metric, found in errors.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -59,9 +86,11 @@ def worth(checks: Sequence[Check], requests: Sequence[Request]) -> Worth:
         if request.closed is not None and request.closed.outcome is not Outcome.WITHDRAWN
     ]
     won = [
-        request.closed.at - (request.asked.changed_at or request.asked.at)
+        request.closed.at - request.asked.changed_at
         for request in requests
-        if request.closed is not None and request.closed.outcome is Outcome.PROMOTED
+        if request.closed is not None
+        and request.closed.outcome is Outcome.PROMOTED
+        and request.asked.changed_at is not None
     ]
     return Worth(
         checks=len(checks),

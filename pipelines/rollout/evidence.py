@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 _TIMEOUT_SECONDS = 5.0
+_BY_NAME = "dns+"
 
 
 class Scrape(NamedTuple):
@@ -30,7 +33,8 @@ class Servers:
     """The servers whose figures count: those that the settings name, or else the one at its usual address.
 
     Behind a load balancer each replica must be named (``HEADRACE_ROLLOUT_SERVERS``): the balancer would hand out
-    the figures of one or another.
+    the figures of one or another. ``dns+http://name:port`` names all that the name resolves to at the time
+    of each look, as a headless service of Kubernetes has it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,8 +49,9 @@ class Servers:
         """Ask each server; one that does not answer is named, and the others count."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        found, problems = [], []
-        for url in self.urls:
+        found: list[tuple[Sample, ...]] = []
+        urls, problems = _resolved(self.urls)
+        for url in urls:
             try:
                 answer = self._http.get(f"{url}/metrics")
                 answer.raise_for_status()
@@ -55,6 +60,25 @@ class Servers:
             except (httpx.HTTPError, ValueError) as error:
                 problems.append(f"{url}: {type(error).__name__}: {error}")
         return Scrape(tuple(found), "; ".join(problems))
+
+
+def _resolved(urls: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Addresses to ask, and what could not be resolved."""
+    found: list[str] = []
+    problems: list[str] = []
+    for url in urls:
+        if not url.startswith(_BY_NAME):
+            found.append(url)
+            continue
+        parts = urlsplit(url.removeprefix(_BY_NAME))
+        try:
+            answers = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            problems.append(f"{url}: {error}")
+            continue
+        hosts = sorted({str(answer[4][0]) for answer in answers})
+        found += [f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}" for host in hosts]
+    return found, problems
 
 
 def of_trial(scrape: Scrape, name: str, standing: Standing, latency: timedelta) -> Evidence:

@@ -105,7 +105,9 @@ def test_what_a_production_model_sees_is_watched_and_asked_for_and_ended(
     assert (once.cause, once.alarm) in {(Cause.DRIFT, False), (Cause.QUALITY_LOSS, True)}
     assert twice.alarm
     assert twice.drift_score > 0.3
-    assert twice.request == 1, twice
+    # Asked for at once; what changed can be learned once labels of a week have come.
+    assert twice.request is None
+    assert "request 1 waits until" in twice.reason
     seen = checks.read(lake, name)[-1]
     assert Trigger.DRIFT_SCORE in seen.triggers
     assert any(each.column.startswith("heat") and "higher by" in each.detail for each in seen.drifted)
@@ -117,7 +119,8 @@ def test_what_a_production_model_sees_is_watched_and_asked_for_and_ended(
     assert f'headrace_monitor_alarm{{model="{name}",version="{candidate.version}"}} 1.0' in shown
 
     # The training that it asks for, by an event that comes twice.
-    now = WINDOW.end + 9 * DAY
+    early, now = WINDOW.end + 9 * DAY, WINDOW.end + 14 * DAY
+    assert retrain.take("failure", small_source, "run-0", True, False, early, configured).number is None
     taken = retrain.take("failure", small_source, "run-1", True, False, now, configured)
     assert taken.number == 1
     assert retrain.close(taken, "run-1", None, False, now, configured) is Outcome.FAILED

@@ -127,3 +127,42 @@ def test_after_a_training_it_waits_and_says_until_when():
     assert cooling.triggers == ()
     assert "cooldown until 2026-03-12" in cooling.reason
     assert decide(drifting(), [drifting(1)], closed(NOW - 4 * DAY), Monitor()).triggers
+
+
+def test_features_served_otherwise_are_told_and_not_trained_away():
+    skewed = {"skewed": ("heat: 40% of 2000 served rows differ from the offline store",)}
+    lost = Figures(values={"wape": 0.9}, rows=500, below=("wape 0.9 > 0.5",), of="served")
+    once = decide(check(**skewed), [], [], Monitor())
+    assert (once.cause, once.alarm) == (Cause.SKEW, False)
+    twice = decide(check(**skewed), [check(1, **skewed)], [], Monitor())
+    assert (twice.cause, twice.alarm, twice.triggers) == (Cause.SKEW, True, ())
+    assert "heat: 40%" in twice.reason
+    assert "mend the online store" in twice.reason
+    worse = decide(
+        check(realised=lost, **skewed), [check(ago, realised=lost, **skewed) for ago in (2, 1)], [], Monitor()
+    )
+    assert (worse.cause, worse.alarm, worse.triggers) == (Cause.QUALITY_LOSS, True, ())
+
+
+def test_a_loss_on_the_grid_is_no_matter_of_serving():
+    earlier = [check(ago, realised=LOSS) for ago in (2, 1)]
+    assert Trigger.QUALITY in decide(check(realised=LOSS, skewed=("x: 9%",)), earlier, [], Monitor()).triggers
+
+
+def test_a_fall_out_of_its_own_band_is_an_alarm_and_asks_for_nothing():
+    fell = {
+        "realised": Figures(
+            values={"wape": 0.4}, rows=500, fallen=("wape 0.4 ± 0.01, on its holdout 0.3 ± 0.01",)
+        )
+    }
+    found = decide(check(**fell), [check(1, **fell)], [], Monitor())
+    assert (found.cause, found.alarm, found.triggers) == (Cause.QUALITY_LOSS, True, ())
+    assert "realised quality fell: wape 0.4" in found.reason
+    assert "not its floor" in found.reason
+
+
+def test_drift_that_waits_for_a_loss_takes_a_fall_for_one():
+    fell = Figures(values={"wape": 0.4}, rows=500, fallen=("wape",))
+    waits = Monitor(retrain=Retrain(drift_needs_loss=True))
+    assert decide(drifting().model_copy(update={"realised": fell}), [drifting(1)], [], waits).triggers
+    assert not decide(drifting(), [drifting(1)], [], waits).triggers

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipelines.monitor.gauges import text
+from pipelines.monitor.looks import scored
 from pipelines.monitor.records import Cause, Check, Event, Figures, Outcome, RequestRow, Trigger, requests
-from pipelines.monitor.worth import worth
+from pipelines.monitor.worth import Off, off, worth
 from pipelines.references import Window
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -77,3 +78,20 @@ def test_gauges_are_in_prometheus_own_format():
     assert causes["drift"] == 1
     assert sum(causes.values()) == 1
     assert families["headrace_monitor_quality"].samples[0].labels["kind"] == "realised"
+
+
+def test_an_estimate_is_scored_by_what_came_of_the_same_window_and_no_other():
+    estimated = Figures(values={"wape": 0.3, "mae": 4.0}, errors={"wape": 0.02}, rows=900)
+    earlier = [check(1, estimated=estimated), check(2, estimated=Figures(values={"wape": 0.9}))]
+    realised = Figures(values={"wape": 0.25, "coverage": 0.8}, rows=880)
+    [found] = scored(realised, earlier, NOW + DAY)
+    assert (found.metric, found.estimated, found.realised, found.error) == ("wape", 0.3, 0.25, 0.02)
+    assert found.window_end == NOW + DAY
+    assert scored(realised, earlier, NOW + 3 * DAY) == ()  # nobody looked that day
+    assert scored(Figures(rows=3), earlier, NOW + DAY) == ()  # too few labels to say
+
+    later = check(5, realised=realised, scored=(found,))
+    both = off([*earlier, later, check(6, scored=(found.model_copy(update={"realised": 0.4}),))])
+    assert both == {"wape": Off(2, pytest.approx(-0.025), pytest.approx(0.075))}
+    assert 'headrace_monitor_estimate_error{model="m",version="3",metric="wape"} 0.04999' in text(later)
+    assert off(earlier) == {}
