@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ALIASES = ("production", "previous", "challenger")
 #: A version without this tag is still being judged.
 VERDICT_TAG = "headrace.verdict"
+_OURS = "headrace."
 #: Outcome with which a version may still be promoted: newer than the champion, it waits for that.
 _PASSED = "pass"
 
@@ -39,6 +40,7 @@ class Needed(Frozen):
     source: str = Field(description="The logged model, as MLflow names it.")
     snapshot_url: str | None = Field(description="None: the version has no lineage.")
     tables: dict[str, int]
+    ours: bool = Field(True, description="Whether Headrace registered it, by its tags.")
 
 
 class InUse(Frozen):
@@ -74,10 +76,13 @@ class Endangered(Frozen):
     restored: bool
 
 
-def in_use(settings: Settings) -> InUse:
+def in_use(settings: Settings, *, all_registered: bool = False) -> InUse:
     """Versions that an alias names or that wait for their promotion, with what they need.
 
     A version is pending while it is newer than the champion and was not judged, or passed.
+
+    Args:
+        all_registered: The other versions of the registry as well.
     """
     from pipelines.adapters.lake import Lake
     from pipelines.adapters.registry import Registry
@@ -97,6 +102,8 @@ def in_use(settings: Settings) -> InUse:
             for version in versions:
                 if reason := _pending(version, champion):
                     why.setdefault(version.version, []).append(reason)
+                if all_registered:
+                    why.setdefault(version.version, ["registered"])
             found += _needed(versions, why, records)
     return InUse(versions=tuple(found))
 
@@ -179,4 +186,5 @@ def _needed(
             source=version.source,
             snapshot_url=record.training.snapshot.url if record else None,
             tables=record.training.tables if record else {},
+            ours=any(tag.startswith(_OURS) for tag in version.tags),
         )

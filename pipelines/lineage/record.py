@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
@@ -165,3 +166,11 @@ def dag_run() -> DagRun | None:
     """The DAG run that this process works for: Airflow tells a task in its environment."""
     dag_id, run_id = os.environ.get("AIRFLOW_CTX_DAG_ID"), os.environ.get("AIRFLOW_CTX_DAG_RUN_ID")
     return DagRun(dag_id=dag_id, run_id=run_id) if dag_id and run_id else None
+
+
+def dag_run_page(settings: Settings) -> str:
+    """Its page in Airflow; empty: this process works for none."""
+    ran = dag_run()
+    if ran is None:
+        return ""
+    return f"{settings.airflow}/dags/{quote(ran.dag_id, safe='')}/runs/{quote(ran.run_id, safe='')}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -156,21 +157,26 @@ def _way(
     training: Training,
 ) -> str:
     """What a table held of these slices when it was read; empty for nothing."""
+    from pipelines.buckets import suffixes
     from pipelines.features.job import work_of as features_of
     from pipelines.validate.job import work_of as validate_of
 
     step, version = profile.dataset(dataset).slice, training.tables[table]
+    parts = suffixes(lake.buckets(table))
     work = {
-        start: features_of(dataset, start)
-        if kind == "features"
-        else validate_of(Window(start=start, end=start + step))
+        start: [
+            features_of(dataset, start, part)
+            if kind == "features"
+            else validate_of(Window(start=start, end=start + step), part)
+            for part in parts
+        ]
         for start in starts
     }
     try:
-        done = lake.done(table, work.values(), version)
+        done = lake.done(table, chain.from_iterable(work.values()), version)
     except LakeError:
         return f"{table}@{version} is not kept any more, so it cannot be ruled out"
-    held = [start for start, name in work.items() if name in done]
+    held = [start for start, names in work.items() if not done.isdisjoint(names)]
     if not held:
         return ""
     inside = sum(start >= training.window.start for start in held)

@@ -57,7 +57,7 @@ def run(settings: Settings) -> ShipmentRef:
     segments = rows = 0
     damage = Damage()
     tables: dict[str, TableRef] = {}
-    with _alone(settings.prediction_spool):
+    with alone(settings.prediction_spool):
         found = list(streams(settings.prediction_spool))
         for batch in _batches(_ready(found)):
             shipped = _ship(lake, batch, damage)
@@ -144,7 +144,7 @@ def _append(lake: Lake, model: str, records: dict[Segment, list[Record]]) -> Tab
 
 
 @contextmanager
-def _alone(spool: Path) -> Iterator[None]:
+def alone(spool: Path) -> Iterator[None]:
     """One shipper at a time on this machine: two would read the same files for nothing."""
     spool.mkdir(parents=True, exist_ok=True)
     with (spool / "shipping.lock").open("w") as file:

@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import io
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -44,6 +44,9 @@ class SnapshotManifest(Frozen):
     window: Window
     spec: ModelSpec
     seed: int
+    changed_at: datetime | None = Field(
+        None, description="Since when things are otherwise, where that moved the cuts between the parts."
+    )
     tables: dict[str, int]
     table_versions: dict[str, int] = Field(
         default_factory=dict, description="Version of each lake table that was read, by its path."
@@ -55,8 +58,14 @@ class SnapshotManifest(Frozen):
     inputs: tuple[InputField, ...]
 
 
-def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
+def run(
+    model: str, features: FeaturesRef, settings: Settings, changed_at: datetime | None = None
+) -> SnapshotRef:
     """Build the training set of a model over the window of the features, and keep it.
+
+    Args:
+        changed_at: Since when things are otherwise, where that is why the model is trained:
+            :func:`pipelines.snapshot.steps.cut_times`.
 
     Raises:
         SnapshotError: a part has no rows or one class only.
@@ -76,7 +85,9 @@ def run(model: str, features: FeaturesRef, settings: Settings) -> SnapshotRef:
         },
         **{table: lake.version(table) for table in _clean_tables(profile, spec).values()},
     }
-    rows, manifest = build(spec, features.source, features.window, read, settings.random_seed, settings)
+    rows, manifest = build(
+        spec, features.source, features.window, read, settings.random_seed, settings, changed_at
+    )
     return store(rows, manifest, lake)
 
 
@@ -93,7 +104,13 @@ def rebuild(manifest: SnapshotManifest, settings: Settings) -> pl.DataFrame:
             "before that was recorded, and can be read but not built again"
         )
     rows, _ = build(
-        manifest.spec, manifest.source, manifest.window, manifest.table_versions, manifest.seed, settings
+        manifest.spec,
+        manifest.source,
+        manifest.window,
+        manifest.table_versions,
+        manifest.seed,
+        settings,
+        manifest.changed_at,
     )
     return rows
 
@@ -105,6 +122,7 @@ def build(
     table_versions: Mapping[str, int],
     seed: int,
     settings: Settings,
+    changed_at: datetime | None = None,
 ) -> tuple[pl.DataFrame, SnapshotManifest]:
     """A training set and where it came from, out of the named versions of the lake's tables.
 
@@ -132,7 +150,7 @@ def build(
     entity, tables = features_of.entity_of(spec.grid), _tables(lake, profile, pinned)
     observations = _observations(lake, spec, first, entity, window)
     labelled = spec.target.attach(observations, entity, tables, window.end)
-    cuts = steps.cut_times(labelled, spec.split)
+    cuts = steps.cut_times(labelled, spec.split, changed_at, horizon)
     parted = steps.assign_parts(labelled, entity, spec.split, cuts, horizon, seed)
     if spec.split.by != "entity":
         parted = steps.as_known(parted, cuts)
@@ -153,6 +171,7 @@ def build(
         window=window,
         spec=spec,
         seed=seed,
+        changed_at=changed_at,
         entity=entity,
         tables=versions | {name: table.version for name, table in pinned.items()},
         table_versions={path: table_versions[path] for path in (*stored.values(), *clean.values())},
@@ -203,8 +222,17 @@ def load(ref: SnapshotRef, settings: Settings) -> tuple[pl.DataFrame, SnapshotMa
         raise SnapshotError(
             f"{ref.url} was changed: its content hashes to {found}, its name says {ref.sha256}"
         )
-    manifest = lake.read_object(ref.url.removesuffix(_ROWS) + _MANIFEST)
-    return pl.read_parquet(io.BytesIO(content)), SnapshotManifest.model_validate_json(manifest)
+    return pl.read_parquet(io.BytesIO(content)), load_manifest(ref, settings)
+
+
+def load_manifest(ref: SnapshotRef, settings: Settings) -> SnapshotManifest:
+    """A snapshot's manifest alone.
+
+    Raises:
+        LakeError: it is gone.
+    """
+    content = Lake.of(settings).read_object(ref.url.removesuffix(_ROWS) + _MANIFEST)
+    return SnapshotManifest.model_validate_json(content)
 
 
 def _clean_tables(profile: SourceProfile, spec: ModelSpec) -> dict[str, str]:

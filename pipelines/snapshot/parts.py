@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
@@ -16,7 +18,7 @@ def observations(
     """Rows of one part, in the snapshot's order."""
     rows = snapshot.filter(pl.col("part") == part)
     return Observations(
-        columns={field.name: _array(rows[field.name], field) for field in inputs},
+        columns=columns(rows, inputs),
         targets={
             name.removeprefix(PREFIX): rows[name].cast(pl.Float64).to_numpy()
             for name in rows.columns
@@ -26,6 +28,11 @@ def observations(
         entity=rows[entity].to_numpy(),
         time=rows["event_time"].dt.replace_time_zone(None).to_numpy(),
     )
+
+
+def columns(rows: pl.DataFrame, inputs: Iterable[InputField]) -> dict[str, np.ndarray]:
+    """The inputs as predictors take them: strings as objects, all else as floats with NaN for missing."""
+    return {field.name: _array(rows[field.name], field) for field in inputs}
 
 
 def _array(column: pl.Series, field: InputField) -> np.ndarray:

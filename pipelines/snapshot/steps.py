@@ -45,8 +45,26 @@ def observation_times(lives: pl.DataFrame, entity: str, every: timedelta) -> pl.
     )
 
 
-def cut_times(observations: pl.DataFrame, split: Split) -> Cuts:
+#: So many label horizons after a change each part has a horizon's worth of what came after it, about.
+HORIZONS_TO_LEARN = 7
+# Of the time since a change: what train has of it, and valid.
+_TRAIN_SINCE, _VALID_SINCE = 0.4, 0.3
+
+
+def cut_times(
+    observations: pl.DataFrame,
+    split: Split,
+    changed_at: datetime | None = None,
+    horizon: timedelta = timedelta(0),
+) -> Cuts:
     """Cuts at shares of the observed span of time.
+
+    Args:
+        changed_at: Since when things are otherwise, where that is why a model is trained. Cuts that would leave
+            train little of what came since are moved later, so that all parts have of it: else nobody could learn it
+            before a whole holdout and a whole valid part of it had gone by. None, or too short a time ago for each
+            part to have any: as the split says.
+        horizon: Of the target; each part loses as much before its end.
 
     Raises:
         SnapshotError: there are no observations.
@@ -57,9 +75,18 @@ def cut_times(observations: pl.DataFrame, split: Split) -> Cuts:
             "no observation has a complete target: widen the window beyond the target's horizon"
         )
     span = last - first
-    return Cuts(
+    cuts = Cuts(
         valid_from=first + span * (1 - split.valid_share - split.holdout_share),
         holdout_from=first + span * (1 - split.holdout_share),
+    )
+    if changed_at is None or not first < changed_at < last:
+        return cuts
+    since = last - changed_at
+    if since * min(_TRAIN_SINCE, _VALID_SINCE) <= horizon:
+        return cuts
+    return Cuts(
+        valid_from=max(cuts.valid_from, changed_at + since * _TRAIN_SINCE),
+        holdout_from=max(cuts.holdout_from, changed_at + since * (_TRAIN_SINCE + _VALID_SINCE)),
     )
 
 

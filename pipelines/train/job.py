@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from pipelines.errors import TrainingError
 from pipelines.references import CandidateRef, SnapshotRef, StudyRef
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from models.base import Answers, Builder, Observations
     from pipelines.adapters.registry import Registry
     from pipelines.settings import Settings
@@ -21,12 +24,20 @@ if TYPE_CHECKING:
 NATIVE_SAMPLE = "servability/native_holdout.json"
 
 _RUN_TAG = "headrace.run_id"
+_METRICS_AT_ONCE = 1000  # MLflow's limit
 # Share of rows whose decision may differ from the native model's, by roundings at a threshold.
 EQUAL_DECISIONS = 0.001
+# Inputs in the profile of the data; rows and raw answers that are explained in a plot.
+_PROFILED, _EXPLAINED, _ANSWERS = 12, 200, 4
 
 
-def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> CandidateRef:
+def run(
+    snapshot: SnapshotRef, study: StudyRef, settings: Settings, builder: Builder | None = None
+) -> CandidateRef:
     """Train, log and register a candidate; the same work again returns the version that is there.
+
+    Args:
+        builder: Of an experiment (:mod:`pipelines.workbench`); default is the model's own.
 
     Raises:
         TrainingError: the model has no signature, or its export answers otherwise than the model.
@@ -41,7 +52,7 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
     from pipelines.sources.profile import load_profile, registered_name
-    from pipelines.train import steps
+    from pipelines.train import card, steps
 
     registry = Registry(settings.tracking)
     rows, manifest = load(snapshot, settings)
@@ -56,7 +67,7 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
             snapshot=snapshot,
         )
 
-    builder = builder_of(manifest.spec)
+    builder = builder or builder_of(manifest.spec)
     parts = {
         part: observations(rows, part, manifest.entity, manifest.inputs)
         for part in ("train", "valid", "holdout")
@@ -77,9 +88,10 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
         mlflow.log_metrics(_same_as_native(export, trained, parts["holdout"]))
         training = lineage.of_training(name, manifest, snapshot, study)
         mlflow.log_dict(training.model_dump(mode="json"), lineage.ARTIFACT)
-        _log_run(builder, trained, parts["valid"], manifest, snapshot, study, settings)
+        _log_run(builder, trained, parts, export, manifest, snapshot, study, settings)
         source = _log_model(export, manifest, name, study.run_id)
-    registry.ensure_registered_model(name, manifest.spec.question)
+    card.describe(registry, manifest.spec, name, settings.airflow)
+    dag_run = lineage.dag_run_page(settings)
     version = registry.create_version(
         name,
         source,
@@ -90,8 +102,17 @@ def run(snapshot: SnapshotRef, study: StudyRef, settings: Settings) -> Candidate
             "headrace.snapshot_sha256": snapshot.sha256,
             "headrace.source": manifest.source,
             "headrace.code_version": tracking.code_version(),
+            **({"headrace.airflow_run": dag_run} if dag_run else {}),
         },
     ).version
+    tracking.describe(
+        settings,
+        study.run_id,
+        card.of_run(name, version, snapshot, study, dag_run),
+        {"headrace.model": name, "headrace.version": version}
+        | ({"headrace.airflow_run": dag_run} if dag_run else {}),
+        experiment=manifest.spec.question,
+    )
     lineage.keep_from_run(settings, version, study.run_id)
     return CandidateRef(
         model=snapshot.model, registered_name=name, version=version, run_id=study.run_id, snapshot=snapshot
@@ -183,7 +204,8 @@ def _numbers(answers: Answers) -> list[str]:
 def _log_run(
     builder: Builder,
     trained: Trained,
-    valid: Observations,
+    parts: Mapping[str, Observations],
+    export: Path,
     manifest: SnapshotManifest,
     snapshot: SnapshotRef,
     study: StudyRef,
@@ -193,7 +215,8 @@ def _log_run(
     from mlflow.data.http_dataset_source import HTTPDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    from models import plots
+    from models import plots, profile_plots
+    from pipelines.train import card
 
     mlflow.log_params({**study.best_params, "trials": study.trials, "random_seed": manifest.seed})
     mlflow.log_params({f"rows_{part}": count for part, count in snapshot.rows.items()})
@@ -205,15 +228,63 @@ def _log_run(
     mlflow.log_input(dataset, context="training", tags={"sha256": snapshot.sha256})
     mlflow.log_dict(manifest.model_dump(mode="json"), "snapshot_manifest.json")
     mlflow.log_dict(trained.fitted.importance(), "importance.json")
+    if (told := card.card(manifest.spec)) is not None:
+        mlflow.log_text(told, card.CARD)
     for fold, figures in enumerate(trained.backtest):
         mlflow.log_metrics({f"backtest_{name}": value for name, value in figures.items()}, step=fold)
-    task = builder.task(manifest.spec)
+    task, valid = builder.task(manifest.spec), parts["valid"]
+    importance = trained.fitted.importance()
+    values = _trial_values(study, settings)
+    _log_search(study.run_id, values)
     for name, figure in {
+        "data_profile": profile_plots.data_profile(
+            {name: parts[name].columns for name in ("train", "holdout")}, _weightiest(importance, valid)
+        ),
         **task.plots(valid, trained.valid_answers),
-        "importance": plots.importance(trained.fitted.importance()),
-        "tuning_history": plots.tuning_history(_trial_values(study, settings), f"valid {task.objective}"),
+        "importance": plots.importance(importance),
+        **_explanations(export, valid, manifest.seed),
+        "tuning_history": plots.tuning_history(values, f"valid {task.objective}"),
     }.items():
         mlflow.log_figure(figure, f"plots/{name}.png")
+
+
+def _weightiest(importance: Mapping[str, float], part: Observations) -> list[str]:
+    """Inputs to show, by what they weigh; an estimator's own features are no columns of the snapshot."""
+    there = [name for name in sorted(importance, key=lambda name: -importance[name]) if name in part.columns]
+    return (there or list(part.columns))[:_PROFILED]
+
+
+def _explanations(export: Path, part: Observations, seed: int) -> dict[str, Figure]:
+    """What moves each raw answer of the export, over rows drawn from the part; none without an exact account."""
+    import numpy as np
+
+    from models import profile_plots
+    from pipelines.adapters import exports
+
+    drawn = np.random.default_rng(seed).permutation(len(part))[:_EXPLAINED]
+    columns = part.rows(np.sort(drawn)).columns
+    told = exports.load_export(export).explain(columns)
+    return {
+        f"explanation_{name}": profile_plots.explanation(found.inputs, columns, name.replace("_", " "))
+        for name, found in list(told.items())[:_ANSWERS]
+        if found is not None
+    }
+
+
+def _log_search(run_id: str, values: list[float | None]) -> None:
+    """The objective trial by trial, and the best so far, as lines that MLflow draws."""
+    import time
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    now, best, lines = int(time.time() * 1000), float("-inf"), []
+    for trial, value in enumerate(values):
+        if value is not None:
+            best = max(best, value)
+            lines += [Metric("trial_objective", value, now, trial), Metric("trial_best", best, now, trial)]
+    for place in range(0, len(lines), _METRICS_AT_ONCE):
+        MlflowClient().log_batch(run_id, metrics=lines[place : place + _METRICS_AT_ONCE])
 
 
 def _trial_values(study: StudyRef, settings: Settings) -> list[float | None]:

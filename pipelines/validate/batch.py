@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -47,6 +48,42 @@ class Tally:
             lacking = rows.filter(pl.col(column.name).is_null())
             self._missing[column.name] += lacking.height
             self._keep(MISSING_SHARE + column.name, rows, lacking)
+
+    @classmethod
+    def together(cls, tallies: Sequence[Tally]) -> Tally:
+        """The counts of several parts of one batch as of one."""
+        whole = cls(tallies[0]._dataset)
+        for each in tallies:
+            whole.rows += each.rows
+            whole.broken += each.broken
+            whole.duplicates += each.duplicates
+            whole._missing.update(each._missing)
+            whole._findings.update(each._findings)
+            for kind, rows in each._examples.items():
+                kept = whole._examples.setdefault(kind, [])
+                kept += rows[: _EXAMPLES - len(kept)]
+        return whole
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "rows": self.rows,
+            "broken": self.broken,
+            "duplicates": self.duplicates,
+            "missing": dict(self._missing),
+            "findings": [[*about, count] for about, count in self._findings.items()],
+            "examples": self._examples,
+        }
+
+    @classmethod
+    def of_dict(cls, dataset: Dataset, told: dict[str, Any]) -> Tally:
+        """What :meth:`to_dict` made."""
+        tally = cls(dataset)
+        tally.rows, tally.broken, tally.duplicates = told["rows"], told["broken"], told["duplicates"]
+        tally._missing.update(told["missing"])
+        tally._findings.update({(name, column): count for name, column, count in told["findings"]})
+        tally._examples = {kind: list(rows) for kind, rows in told["examples"].items()}
+        return tally
 
     def summary(self) -> pl.DataFrame:
         """One row: ``rows``, the shares of broken and duplicate rows, and of missing values."""

@@ -30,8 +30,8 @@ def run(source: str, dataset: str, window: Window, settings: Settings) -> Ingest
     import polars as pl
 
     from pipelines.adapters.lake import Lake
-    from pipelines.ingest.job import read_slice
-    from pipelines.ingest.job import work_of as ingest_of
+    from pipelines.buckets import with_bucket
+    from pipelines.ingest.job import held, read_slice
     from pipelines.ingest.steps import SLICE_DAY
     from pipelines.sources.base import open_source
     from pipelines.sources.profile import load_profile
@@ -47,8 +47,8 @@ def run(source: str, dataset: str, window: Window, settings: Settings) -> Ingest
             )
     lake = Lake.of(settings)
     raw, quarantine = (profile.table(layer, dataset) for layer in (Layer.RAW, Layer.QUARANTINE))
-    held = lake.done(raw, map(ingest_of, slices))
-    if absent := [each for each in slices if ingest_of(each) not in held]:
+    present = set(held(lake, raw, slices))
+    if absent := [each for each in slices if each not in present]:
         raise LakeError(
             f"{raw} does not hold {absent[0]}, so there is nothing to put in its place: ingest it"
         )
@@ -62,6 +62,7 @@ def run(source: str, dataset: str, window: Window, settings: Settings) -> Ingest
     rows = 0
     for day, of_day in groupby(slices, key=lambda each: each.start.date()):
         frame = pl.concat([read_slice(origin, contract, each) for each in of_day])
+        frame = with_bucket(frame, contract.entity, lake.buckets(raw))
         rows += lake.replace(raw, frame, where=f"{SLICE_DAY} = '{day}'", partition_by=SLICE_DAY).rows_added
     return IngestRef(
         source=source,

@@ -61,6 +61,19 @@ class Store:
         ]
         (store or self.store).online_write_batch(self.config, self.view, data, None)
 
+    def write_frame(self, *rows: tuple[str, timedelta, int]) -> None:
+        import polars as pl
+
+        frame = pl.DataFrame(
+            {
+                "unit": [unit for unit, _, _ in rows],
+                "event_time": [START + after for _, after, _ in rows],
+                "value": [value for _, _, value in rows],
+            },
+            schema={"unit": pl.String, "event_time": pl.Datetime("us", "UTC"), "value": pl.Int64},
+        )
+        self.store.write_frame(self.config, self.view, frame, "unit", "event_time")
+
     def read(self, *units: str) -> list[tuple[datetime | None, int | None]]:
         rows = self.store.online_read(self.config, self.view, [_key(unit) for unit in units], ["value"])
         # Of an unknown entity SQLite says None, Redis gives an empty value.
@@ -171,3 +184,25 @@ def test_redis_addresses_become_feasts_form() -> None:
     with pytest.raises(SettingsError) as refused:
         online_store_config("redis://user:sec,ret@cache")
     assert "sec,ret" not in str(refused.value)
+
+
+@given(batches=writes)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_frame_is_written_as_its_rows_would_be(
+    store: Store, unit: Callable[[], str], batches: list[list[tuple[str, int, int]]]
+) -> None:
+    by_rows, by_frame = ({name: unit() for name in "ab"} for _ in range(2))
+    for batch in batches:
+        # Of an entity a frame holds one row, as the newest rows of a table are.
+        newest = {name: (name, seconds, value) for name, seconds, value in batch}.values()
+        for names, write in ((by_rows, store.write), (by_frame, store.write_frame)):
+            write(*((names[name], timedelta(seconds=seconds), value) for name, seconds, value in newest))
+    assert store.read(*by_frame.values()) == store.read(*by_rows.values())
+
+
+def test_a_frame_of_many_entities_is_written_whole(store: Store, unit: Callable[[], str]) -> None:
+    names = [unit() for _ in range(2_500)]
+    store.write_frame(*((name, timedelta(0), number) for number, name in enumerate(names)))
+    assert [value for _, value in store.read(*names)] == list(range(2_500))
+    store.write_frame(*((name, timedelta(seconds=-1), -1) for name in names))
+    assert [value for _, value in store.read(*names)] == list(range(2_500))

@@ -155,6 +155,15 @@ def test_small_commits_give_the_same_tables(
     _assert_equal(_tables(small_source, filled), undisturbed)
 
 
+@pytest.mark.integration
+def test_some_entities_at_a_time_give_the_same_tables(
+    small_source: str, filled: Settings, undisturbed: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "ROWS_AT_A_TIME", 60)
+    _update(small_source, filled, WHOLE)
+    _assert_equal(_tables(small_source, filled), undisturbed)
+
+
 def test_sources_without_any_clean_row_make_empty_tables(
     small_source: str, settings: Settings, put_clean: PutClean
 ) -> None:

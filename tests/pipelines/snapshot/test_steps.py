@@ -111,3 +111,28 @@ def test_a_duration_is_censored_where_its_part_ends():
     known = steps.as_known(parted, cuts)
     assert known[steps.HOURS].to_list() == [3.0, 2.0, 5.0, 50.0]
     assert known[steps.OBSERVED].to_list() == [1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("age", range(1, 20))
+def test_after_a_change_every_part_has_of_what_is_new_or_the_cuts_stay(age):
+    observations, split = hourly(machines=2, days=20), Split(valid_share=0.15, holdout_share=0.25)
+    usual, end = steps.cut_times(observations, split), START + 20 * DAY
+    cuts = steps.cut_times(observations, split, end - age * DAY, DAY)
+    assert cuts.valid_from >= usual.valid_from
+    assert cuts.holdout_from >= usual.holdout_from
+    if cuts == usual:
+        # Too young to be parted, or old enough for the usual cuts to leave train its share of it.
+        assert age <= 3 or usual.valid_from >= end - age * DAY + 0.4 * age * DAY
+        return
+    parted = steps.assign_parts(observations, "machine_id", split, cuts, DAY, seed=3)
+    new = parted.filter(pl.col("event_time") > end - age * DAY)
+    assert set(new["part"]) == set(steps.PARTS)
+
+
+def test_seven_horizons_after_a_change_each_part_has_most_of_a_horizon_of_it():
+    observations, end = hourly(machines=1, days=42), START + 42 * DAY
+    known = observations.filter(pl.col("event_time") <= end - DAY)  # labels of the last day have not come
+    cuts = steps.cut_times(known, Split(), end - steps.HORIZONS_TO_LEARN * DAY, DAY)
+    parted = steps.assign_parts(known, "machine_id", Split(), cuts, DAY, seed=3)
+    new = parted.filter(pl.col("event_time") > end - steps.HORIZONS_TO_LEARN * DAY)
+    assert min(dict(new.group_by("part").len().iter_rows()).values()) >= 0.75 * 24
