@@ -15,7 +15,10 @@ from airflow.sdk import (
     RetryRule,
 )
 
+from dags.alerts import on_failure
+from dags.notes import note_failure
 from pipelines import errors
+from pipelines.sources.profile import BUNDLED
 
 # Errors that a second try cannot mend stop the run at once; anything else (a server that restarts,
 # a disk that is full for a moment) is tried again.
@@ -27,6 +30,7 @@ _FINAL = (
     errors.FeatureError,
     errors.MonitorError,
     errors.PromotionError,
+    errors.ScoringError,
     errors.SettingsError,
     errors.SnapshotError,
     errors.SourceError,
@@ -37,6 +41,12 @@ RETRIES = ExceptionRetryPolicy(
     rules=[RetryRule(exception=error, action=RetryAction.FAIL) for error in _FINAL]
 )
 
+
+#: Tasks that use the processor for minutes. `headrace up` makes the pool; in production: `airflow pools set`.
+TRAINING_POOL = "training"
+#: Of the trigger form: what nearly every run by hand is about stands together.
+SECTION = "What it works on"
+_RETRY_DELAY = timedelta(seconds=10)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -66,22 +76,54 @@ def cron_or_asset(cron: str | None, asset: Asset) -> AssetOrTimeSchedule | list[
 
 
 def task_defaults(owner: str) -> dict[str, Any]:
+    """A server that restarts at night wakes nobody: tries go on for five to ten minutes, ever more slowly."""
     return {
         "owner": owner,
-        "retries": 3,
-        "retry_delay": timedelta(seconds=10),
+        "retries": 5,
+        "retry_delay": _RETRY_DELAY,
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=5),
         "retry_policy": RETRIES,
         "execution_timeout": timedelta(hours=2),
+        "on_failure_callback": note_failure,
+    }
+
+
+def run_defaults(owner: str, within: timedelta, **tasks: Any) -> dict[str, Any]:
+    """What every DAG is given: one run at a time, an end to it, and somebody who is told when it fails.
+
+    Args:
+        within: A run that takes longer has failed: it would keep back all that come after it.
+        tasks: Default arguments of its tasks that differ from :func:`task_defaults`.
+    """
+    return {
+        "catchup": False,
+        "max_active_runs": 1,
+        "dagrun_timeout": within,
+        "default_args": task_defaults(owner) | tasks,
+        "on_failure_callback": on_failure(),
     }
 
 
 def window_form() -> dict[str, Param]:
     """The fields of the trigger form that :func:`window_params` reads."""
-    date = {"type": ["null", "string"], "format": "date"}
+    date = {"type": ["null", "string"], "format": "date", "section": SECTION}
     return {
-        "window_start": Param(None, description="First day (UTC).", **date),
-        "window_end": Param(None, description="Day after the last (UTC).", **date),
+        "window_start": Param(None, title="From", description="First day (UTC).", **date),
+        "window_end": Param(None, title="Until", description="Day after the last (UTC).", **date),
     }
+
+
+def source_form() -> Param:
+    """The field of the trigger form for another source than the configured one."""
+    return Param(
+        None,
+        type=["null", "string"],
+        title="Source",
+        description="A bundled profile's name, or the path of a YAML profile. Empty: the configured one.",
+        examples=sorted(path.stem for path in BUNDLED.glob("*.yaml")),
+        section=SECTION,
+    )
 
 
 def window_params(

@@ -1,4 +1,4 @@
-"""Links from a task's page to what it made: the gate's report, and the version in MLflow."""
+"""Links from a task's page to what it made: Data Docs, the run and the version in MLflow, the gate's report, the server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from airflow.sdk import BaseOperatorLink
 
+from dags.pages import data_docs_page, server_page
 from pipelines.settings import load_settings
 
 if TYPE_CHECKING:
@@ -61,6 +62,58 @@ class VersionPage(_Made):
 
         with Registry(load_settings().tracking) as registry:
             return registry.version_page(returned["registered_name"], returned["version"])
+
+
+@attrs.define()
+class RunPage(_Made):
+    """To the run in MLflow, by a reference that has its ``run_id``."""
+
+    @property
+    def name(self) -> str:
+        return "Run in MLflow"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        from pipelines.adapters.registry import Registry
+
+        with Registry(load_settings().tracking) as registry:
+            found = registry.run(returned["run_id"])
+            return "" if found is None else registry.run_page(found)
+
+
+@attrs.define()
+class DataDocs(_Made):
+    """To what was expected of a source's rows and what came, by a reference that has its ``source``."""
+
+    @property
+    def name(self) -> str:
+        return "Data Docs"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        return data_docs_page(returned["source"], returned.get("dataset"))
+
+
+@attrs.define()
+class DriftReport(_Made):
+    """To the drawn report of a check, by a reference that has its ``report_url``."""
+
+    @property
+    def name(self) -> str:
+        return "Drift report"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        return returned.get("report_url") or ""
+
+
+@attrs.define()
+class ServerPage(_Made):
+    """To the model on the server's own page, by a :class:`pipelines.references.PromotionRef`."""
+
+    @property
+    def name(self) -> str:
+        return "On the server"
+
+    def address(self, returned: dict[str, Any]) -> str:
+        return server_page(returned["registered_name"])
 
 
 def show(result: Any, *links: BaseOperatorLink) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.defaults import DAY, retrain_asset, schedule, task_defaults, window_params
+from dags import notes
+from dags.defaults import DAY, SECTION, retrain_asset, run_defaults, schedule, source_form, window_params
+from dags.links import DriftReport, show
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
 from pipelines.settings import load_settings
@@ -24,29 +27,32 @@ is in the lake and in `headrace monitor {name}`; the drawn report is on the mode
 |---|---|
 | check *failed* with BrokenDataError | data are broken: its last lines name the columns. Nothing is trained until they are mended and a check passes |
 | check *failed* with MonitorError | there is no version in production, or it has no lineage |
-| ask *skipped* | no training is asked for; the reason is in the log of *check* |
+| ask *skipped* | no training is asked for; the reason is in the note and the log of *check* |
 | ask | a request to train is open; train_{name} takes it. The event may come twice or be lost: the request is in the lake |
 
 Each task can be cleared and run again: a window is checked once. Parameters: `window_end` (ISO date, UTC; empty: the day
 before the run), `source` (a profile; empty: the configured one).
 """
 
+WITHIN = timedelta(hours=6)
+
 
 def monitor_dag(spec: ModelSpec) -> DAG:
     @dag(
         dag_id=f"monitor_{spec.name}",
+        dag_display_name=f"Monitor {spec.name}",
         description=f"Is {spec.name} still true?",
         schedule=schedule(spec.monitor.schedule),
-        catchup=False,
-        max_active_runs=1,
-        default_args=task_defaults(spec.owner),
         params={
             "window_end": Param(
-                None, type=["null", "string"], format="date", description="Day after the last (UTC)."
+                None,
+                type=["null", "string"],
+                format="date",
+                title="Until",
+                description="Day after the last (UTC).",
+                section=SECTION,
             ),
-            "source": Param(
-                None, type=["null", "string"], description="Source profile, where not the configured one."
-            ),
+            "source": source_form(),
         },
         doc_md=MANUAL.format(
             question=spec.question,
@@ -55,6 +61,7 @@ def monitor_dag(spec: ModelSpec) -> DAG:
             rate=spec.monitor.drift.false_alarm_rate,
         ),
         tags=["monitor", spec.name],
+        **run_defaults(spec.owner, WITHIN),
     )
     def chain() -> None:
         @task
@@ -68,6 +75,7 @@ def monitor_dag(spec: ModelSpec) -> DAG:
             source = context["params"]["source"]
             found = job.run(spec.name, datetime.fromisoformat(window["end"]), load_settings(), source)
             print(f"{found.cause.value}: {found.reason}")
+            notes.note(notes.of_check(found), on_run=True)
             return found.to_xcom()
 
         @task(outlets=[retrain_asset(spec.name)])
@@ -77,7 +85,9 @@ def monitor_dag(spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(f"no training is asked for: {found['reason']}")
             return int(found["request"])
 
-        ask(check())
+        checked = check()
+        show(checked, DriftReport("check"))
+        ask(checked)
 
     return chain()
 

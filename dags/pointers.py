@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
-from dags.defaults import schedule, task_defaults
+from dags.defaults import run_defaults, schedule
 from pipelines.settings import load_settings
 
 MANUAL = """
@@ -21,11 +21,10 @@ Run it as often as you like; most of the time it finds nothing. `headrace histor
 
 @dag(
     dag_id="pointers",
+    dag_display_name="Pointers",
     description="Moves in the MLflow UI enter the ledger.",
     schedule=schedule("*/5 * * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=task_defaults("platform") | {"retries": 0, "execution_timeout": timedelta(minutes=5)},
+    **run_defaults("platform", timedelta(minutes=15), retries=0, execution_timeout=timedelta(minutes=5)),
     doc_md=MANUAL,
     tags=["promote"],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
-from dags.defaults import schedule, task_defaults
+from dags.defaults import run_defaults, schedule
 from pipelines.errors import RegistryError
 from pipelines.settings import load_settings
 
@@ -20,11 +20,10 @@ good fails the task, and its log says which version needs what: train it again, 
 
 @dag(
     dag_id="protect",
+    dag_display_name="Protect versions in use",
     description="What versions in use need is not deleted.",
     schedule=schedule("17 * * * *"),
-    catchup=False,
-    max_active_runs=1,
-    default_args=task_defaults("platform") | {"retries": 0, "execution_timeout": timedelta(minutes=10)},
+    **run_defaults("platform", timedelta(minutes=30), retries=0, execution_timeout=timedelta(minutes=10)),
     doc_md=MANUAL,
     tags=["promote"],
 )

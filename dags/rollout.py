@@ -8,7 +8,8 @@ from typing import Any
 from airflow.sdk import DAG, Param, PokeReturnValue, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.defaults import task_defaults
+from dags import assets, notes
+from dags.defaults import run_defaults
 from models.catalogue import CATALOGUE
 from models.specs import ModelSpec
 from pipelines.settings import load_settings
@@ -39,20 +40,29 @@ def rollout_dag(spec: ModelSpec) -> DAG:
 
     @dag(
         dag_id=f"rollout_{spec.name}",
+        dag_display_name=f"Roll out {spec.name}",
         description=f"A challenger of {spec.name} into production, or out.",
         schedule=None,
-        catchup=False,
-        max_active_runs=1,
-        default_args=task_defaults(spec.owner),
         params={
             "model": Param(
-                spec.name, type="string", description="Name in the registry; of another source: MODEL-SOURCE."
+                spec.name,
+                type="string",
+                title="Model",
+                description="Name in the registry; of another source: MODEL-SOURCE.",
             ),
             "version": Param(
-                None, type=["null", "string"], description="Default: the newest that passed its gate."
+                None,
+                type=["null", "string"],
+                pattern="^[1-9][0-9]*$",
+                title="Version",
+                description="Empty: the newest that passed its gate.",
             ),
             "reason": Param(
-                "scheduled rollout", type="string", minLength=1, description="It goes to the ledger."
+                "scheduled rollout",
+                type="string",
+                minLength=1,
+                title="Reason",
+                description="It goes to the ledger.",
             ),
         },
         doc_md=MANUAL.format(
@@ -63,6 +73,7 @@ def rollout_dag(spec: ModelSpec) -> DAG:
             requests=plan.min_requests,
         ),
         tags=["rollout", spec.name],
+        **run_defaults(spec.owner, plan.within + timedelta(hours=2)),
     )
     def chain() -> None:
         @task
@@ -97,8 +108,10 @@ def rollout_dag(spec: ModelSpec) -> DAG:
                 is_done=found.over, xcom_value=found.to_xcom() | {"rolled_out": challenger}
             )
 
-        @task
+        @task(outlets=[assets.production(spec)])
         def outcome(found: dict[str, Any]) -> dict[str, Any]:
+            serves = f"Version {found['production']}" if found["production"] else "No version"
+            notes.note(f"{serves} is in production: {found['reason']}.", on_run=True)
             if found["production"] != found["rolled_out"]:
                 raise AirflowSkipException(f"not in production: {found['reason']}")
             return found
