@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from feature_repo.datasets import Dataset
@@ -29,12 +30,20 @@ class Source(Protocol):
         ...
 
 
+def home_regimes(settings: Settings) -> Path:
+    """The script of what changes in this home's simulated world, where a profile names none of its own."""
+    return settings.home / "simulator" / "regimes.yaml"
+
+
 def open_source(profile: SourceProfile, settings: Settings) -> Source:
     """The source that a profile describes."""
     match profile.origin:
         case SimulatedOrigin() as origin:
             from pipelines.sources.simulated.source import SimulatedSource
 
+            own = home_regimes(settings)
+            if origin.regimes is None and own.exists():
+                origin = origin.model_copy(update={"regimes": str(own)})
             return SimulatedSource(origin, profile.folder)
         case FilesOrigin() as origin:
             from pipelines.sources.files import FilesSource

@@ -81,9 +81,10 @@ class FilesSource:
 
     def _read(self, dataset: Dataset, window: Window) -> pl.DataFrame:
         tables = self._origin.tables.get(dataset.name)
-        if tables is None:
+        if not tables:
+            named = sorted(name for name, files in self._origin.tables.items() if files)
             raise SourceError(
-                f"origin.tables names no files of data set {dataset.name!r}, only of {sorted(self._origin.tables)}"
+                f"origin.tables names no files of data set {dataset.name!r}, only of {named}: add their addresses there"
             )
         return _concat(
             _collect(table.url, _arrived_in(_renamed(name, frame, table, dataset), window, name))
@@ -198,7 +199,7 @@ def _values(origin: ColumnFrom, schema: pl.Schema) -> pl.Expr:
 
 def _times(origin: ColumnFrom, schema: pl.Schema) -> pl.Expr:
     column, dtype = _column(origin, schema)
-    times = _counted(column, origin.counts) if origin.counts else utc_times(column, dtype)
+    times = counted(column, origin.counts) if origin.counts else utc_times(column, dtype)
     return times + origin.shift if origin.shift else times
 
 
@@ -209,7 +210,7 @@ def _column(origin: ColumnFrom, schema: pl.Schema) -> tuple[pl.Expr, pl.DataType
     return literal, pl.select(literal).to_series().dtype
 
 
-def _counted(column: pl.Expr, unit: str) -> pl.Expr:
+def counted(column: pl.Expr, unit: str) -> pl.Expr:
     microseconds = {
         "days": 86_400e6,
         "hours": 3_600e6,

@@ -176,13 +176,25 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def located(source: str) -> str:
+    """The source as any process of this machine finds it: a bundled profile's name, or an absolute path.
+
+    What was trained names its source, and the server, which reads features by it, works in another folder.
+    """
+    return str(Path(source).expanduser().resolve()) if _is_path(source) else source
+
+
+def _is_path(source: str) -> bool:
+    return source.endswith((".yaml", ".yml"))
+
+
 def load_profile(source: str) -> SourceProfile:
     """A bundled profile by name, or a file by path.
 
     Raises:
         SourceError: no such profile, or its text is refused; the message names each field.
     """
-    path = Path(source).expanduser() if source.endswith((".yaml", ".yml")) else BUNDLED / f"{source}.yaml"
+    path = Path(located(source)) if _is_path(source) else BUNDLED / f"{source}.yaml"
     if not path.is_file():
         bundled = sorted(file.stem for file in BUNDLED.glob("*.yaml"))
         raise SourceError(f"no source profile {source!r}: give the path of a YAML file, or one of {bundled}")

@@ -279,3 +279,8 @@ def test_files_in_an_object_store(tmp_path: Path, free_port: int, monkeypatch: p
             )
     finally:
         server.stop()
+
+
+def test_a_data_set_without_files_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"names no files of data set 'telemetry'.*add their addresses"):
+        source(tmp_path).read(DATASET, days(1, 1))

@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.adapters.feature_store import all_views
 from pipelines.errors import SourceError
-from pipelines.sources.profile import BUNDLED, load_profile
+from pipelines.settings import load_settings
+from pipelines.sources.profile import BUNDLED, load_profile, located
 
 TEXT = """
 name: small
@@ -79,3 +80,11 @@ def test_bundled_profiles_make_features_with_meaning_and_limits_that_hold(name: 
             assert field.minimum is None or field.maximum is None or field.minimum <= field.maximum, (
                 field.name
             )
+
+
+def test_a_profile_is_named_so_that_a_process_in_another_folder_finds_it(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("name: mine")
+    monkeypatch.chdir(tmp_path)
+    assert located("mine.yaml") == str(tmp_path / "mine.yaml")
+    assert load_settings({"HEADRACE_SOURCE": "mine.yaml"}).source == str(tmp_path / "mine.yaml")
+    assert located("simulated") == load_settings({}).source == "simulated"

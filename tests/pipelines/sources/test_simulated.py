@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 from feature_repo.datasets import ColumnType
 from pipelines.references import Window
+from pipelines.settings import load_settings
 from pipelines.sources.base import open_source
 from pipelines.sources.simulated.source import SimulatedSource
 from pipelines.sources.simulated.telemetry import COUNTERS, METRICS
@@ -43,10 +45,8 @@ def fleet_month(month: Window) -> dict[str, pl.DataFrame]:
     return {name: read(fleet, name, month) for name in NAMES}
 
 
-def test_the_profile_opens_it() -> None:
-    class NoSettings: ...
-
-    assert isinstance(open_source(PROFILE, NoSettings()), SimulatedSource)  # type: ignore[arg-type]
+def test_the_profile_opens_it(tmp_path: Path) -> None:
+    assert isinstance(open_source(PROFILE, load_settings({}, home=tmp_path)), SimulatedSource)
 
 
 @pytest.mark.parametrize("name", NAMES)
