@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help demo up down status test test-unit test-integration lint format lock clean bench bench-models bench-gates bench-serving bench-drift
+.PHONY: help demo up down status test test-unit test-integration test-services lint docs format lock clean bench bench-models bench-gates bench-serving bench-drift bench-scale
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,12 @@ down: $(VENV)/.run ## Stop all of them
 status: $(VENV)/.run ## One look: is all well?
 	@$(BIN)/headrace status
 
-lint: $(VENV)/.dev ## ruff, mypy, import contracts
+lint: $(VENV)/.dev docs ## ruff, mypy, import contracts, links of the documents
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## The documents as a site, build/site/index.html, with the reference made from the code
+	@$(BIN)/python -m docs.site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f build/mkdocs.yml
 
 format: $(VENV)/.dev ## Rewrite the code in the one style
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -49,9 +53,13 @@ test-unit: $(VENV)/.dev ## Fast tests, no services, under a minute
 test-integration: $(VENV)/.dev ## Tests with the real parts
 	$(BIN)/pytest -q -m integration
 
+test-services: $(VENV)/.dev ## Those that matter there again, with PostgreSQL, Redis and S3 instead of files
+	HEADRACE_TEST_PROFILE=services $(BIN)/pytest -q -m "integration and services"
+
 test: lint ## Everything: lint, unit, integration, end to end
 	$(BIN)/pytest -q -n auto --dist loadfile -m "not integration and not e2e"
 	$(BIN)/pytest -q -m integration
+	HEADRACE_TEST_PROFILE=services $(BIN)/pytest -q -m "integration and services"
 	$(BIN)/pytest -q -m e2e
 
 bench: bench-models ## The same as bench-models
@@ -68,6 +76,9 @@ bench-serving: $(VENV)/.dev ## The server beside its peers, in one run; wants a 
 
 bench-drift: $(VENV)/.dev ## How often drift is seen where there is none, and how soon where there is
 	$(BIN)/python -m benchmarks.drift.report
+
+bench-scale: $(VENV)/.dev ## What a row costs as data grow, beside Feast's own stores; hours, on a quiet machine
+	$(BIN)/python -m benchmarks.scale.report
 
 lock: $(VENV)/.dev ## Compile the lock files anew
 	@bash infra/lock.sh $(BIN)/uv
