@@ -47,6 +47,17 @@ class TaskInstance:
     ended_at: datetime | None
 
 
+@dataclass(frozen=True)
+class Question:
+    """A task that waits for a person."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    subject: str
+    asked_at: datetime | None
+
+
 class AirflowRefusedError(ProcessError):
     """Airflow answered with an error."""
 
@@ -97,7 +108,23 @@ class AirflowApi:
     def unpause(self, dag_id: str) -> None:
         self._call("PATCH", f"{_API}/dags/{quote(dag_id)}", json={"is_paused": False})
 
+    def ensure_pool(self, name: str, slots: int, about: str) -> None:
+        """Make a pool, or give the one that is there so many slots.
+
+        Raises:
+            AirflowRefusedError: Airflow did not take it.
+        """
+        pool = {"name": name, "slots": slots, "description": about, "include_deferred": False}
+        action = {"action": "create", "entities": [pool], "action_on_existence": "overwrite"}
+        answer = self._call("PATCH", f"{_API}/pools", json={"actions": [action]})
+        if errors := (answer.get("create") or {}).get("errors"):
+            raise AirflowRefusedError(f"{self.url}{_API}/pools", 400, str(errors))
+
     # Runs
+
+    def pools(self) -> list[dict[str, Any]]:
+        """Each with its ``name`` and its slots by state, ``queued_slots`` among them."""
+        return self._pages(f"{_API}/pools", "pools")
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> DagRun:
         """Start a run now, as the page's button does.
@@ -121,6 +148,21 @@ class AirflowApi:
         """Newest first, of all DAGs."""
         query = {"order_by": "-run_after", "limit": limit}
         return [_run(item) for item in self._call("GET", f"{_API}/dags/~/dagRuns", params=query)["dag_runs"]]
+
+    def questions(self) -> list[Question]:
+        """Tasks that wait for a person, of all DAGs."""
+        path, query = f"{_API}/dags/~/dagRuns/~/hitlDetails", {"response_received": False, "limit": _PAGE}
+        return [
+            Question(
+                dag_id=item["task_instance"]["dag_id"],
+                run_id=item["task_instance"]["dag_run_id"],
+                task_id=item["task_instance"]["task_id"],
+                subject=item["subject"],
+                asked_at=_moment(item.get("created_at")),
+            )
+            for item in self._call("GET", path, params=query)["hitl_details"]
+            if item["task_instance"]["state"] == "awaiting_input"
+        ]
 
     def retry(self, dag_id: str, run_id: str) -> None:
         """Clear what failed in a run, and what waited for it: Airflow runs those tasks again."""

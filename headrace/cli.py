@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace import keys_cli, lineage_cli, monitor_cli, rollout_cli, trace_cli
+from headrace import (
+    backup_cli,
+    keys_cli,
+    lineage_cli,
+    maintain_cli,
+    monitor_cli,
+    rollout_cli,
+    run_cli,
+    score_cli,
+    secrets_cli,
+    source_cli,
+    trace_cli,
+)
 from headrace.errors import Exit, exit_code
 from pipelines.errors import HeadraceError
 
@@ -86,7 +98,7 @@ def down() -> None:
 
 @app.command()
 def status(json: AsJson = False) -> None:
-    """Services with their addresses, models with their versions, recent runs. Exit code 3 if one is down."""
+    """Is all well? Services, models, freshness, drift, requests, runs, and who waits. Exit code 3 if a service is down."""
     from headrace import status as page
     from headrace.display import output
 
@@ -97,6 +109,23 @@ def status(json: AsJson = False) -> None:
         page.show(found, output())
     if not found.well:
         raise typer.Exit(Exit.NOT_RUNNING)
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Look at machine, clock, ports, versions, addresses and credentials, and say what to mend. Exit code 1 if anything must be."""
+    from headrace import doctor as look
+    from headrace.display import findings_table, messages, output
+
+    with messages().status("Looking …"):
+        found = look.examine(_settings())
+    failed = any(each.state is look.State.FAIL for each in found)
+    if json:
+        _print_json({"fine": not failed, "findings": [each.to_json() for each in found]})
+    else:
+        output().print(findings_table(found))
+    if failed:
+        raise typer.Exit(Exit.FAILED)
 
 
 @app.command()
@@ -392,8 +421,14 @@ def regime(
 lineage_cli.register(app)
 monitor_cli.register(app)
 rollout_cli.register(app)
+source_cli.register(app)
 trace_cli.register(app)
 keys_cli.register(app)
+run_cli.register(app)
+secrets_cli.register(app)
+score_cli.register(app)
+maintain_cli.register(app)
+backup_cli.register(app)
 
 
 def _settings() -> Settings:

@@ -75,13 +75,13 @@ def demo(settings: Settings, model: str = "failure", entity: str | None = None) 
     }
     with AirflowApi(settings.airflow, AIRFLOW_USER, credentials(settings).airflow_password) as airflow:
         dag_id = f"train_{model}"
-        _wait_until_parsed(airflow, dag_id)
+        wait_until_parsed(airflow, dag_id)
         run_id = f"demo__{conf['window_end']}"
-        run = _begin(airflow, dag_id, run_id, conf)
-        run = _follow(airflow, run, model)
+        run = begin(airflow, dag_id, run_id, conf)
+        run = follow(airflow, run, model)
         tasks = airflow.tasks(dag_id, run_id)
         if run.state != "success":
-            raise ProcessError(_failure(airflow, run, tasks))
+            raise ProcessError(failure_of(airflow, run, tasks))
         results = {name: airflow.result(dag_id, run_id, name) for name in ("evaluate", "promote")}
     verdict = VerdictRef.from_xcom(results["evaluate"]) if results["evaluate"] else None
     promotion = PromotionRef.from_xcom(results["promote"]) if results["promote"] else None
@@ -94,7 +94,7 @@ def demo(settings: Settings, model: str = "failure", entity: str | None = None) 
         )
 
 
-def _wait_until_parsed(airflow: AirflowApi, dag_id: str) -> None:
+def wait_until_parsed(airflow: AirflowApi, dag_id: str) -> None:
     def parsed() -> bool:
         if dag_id in airflow.dag_ids():
             return True
@@ -109,7 +109,7 @@ def _wait_until_parsed(airflow: AirflowApi, dag_id: str) -> None:
         )
 
 
-def _begin(airflow: AirflowApi, dag_id: str, run_id: str, conf: dict[str, str]) -> DagRun:
+def begin(airflow: AirflowApi, dag_id: str, run_id: str, conf: dict[str, str]) -> DagRun:
     """The run of this window: triggered, found, or its failed tasks tried again."""
     found = airflow.run(dag_id, run_id)
     if found is None:
@@ -134,7 +134,7 @@ def _existing(airflow: AirflowApi, dag_id: str, run_id: str) -> DagRun:
     return run
 
 
-def _follow(airflow: AirflowApi, run: DagRun, model: str) -> DagRun:
+def follow(airflow: AirflowApi, run: DagRun, model: str) -> DagRun:
     heading = f"Training {model} in Airflow: {airflow.run_page(run.dag_id, run.run_id)}"
     with Board(messages(), heading) as board:
         for stage in STAGES:
@@ -181,7 +181,7 @@ def _rank(state: str | None) -> int:
     return _ORDER.index(state) if state in _ORDER else 0
 
 
-def _failure(airflow: AirflowApi, run: DagRun, tasks: list[TaskInstance]) -> str:
+def failure_of(airflow: AirflowApi, run: DagRun, tasks: list[TaskInstance]) -> str:
     """What failed, with the end of the first failed task's log."""
     failed = sorted(
         (task for task in tasks if task.state == "failed"), key=lambda task: str(task.started_at or "")

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from headrace.doctor import Finding
 
 _COLOURS = {
     "waiting": "dim",
@@ -28,6 +31,8 @@ _COLOURS = {
     "stopped": "dim",
     "insufficient evidence": "yellow",
     "pass": "green",
+    "fine": "green",
+    "warn": "yellow",
 }
 _AT_WORK = {"starting", "running", "queued", "stopping", "retrying"}
 
@@ -52,6 +57,23 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def findings_table(findings: list[Finding]) -> Table:
+    """What `headrace doctor` found, area by area, with what to do below what is not fine."""
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    area = ""
+    for each in findings:
+        told = Text(each.found)
+        if each.mend:
+            told.append(f"\n→ {each.mend}", style="bold")
+        table.add_row("" if each.area == area else each.area, each.subject, coloured(each.state.value), told)
+        area = each.area
+    return table
 
 
 @dataclass

@@ -15,7 +15,7 @@ keys = typer.Typer(
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
-_SCOPES = ("predict", "observe", "admin")
+_SCOPES = ("predict", "label", "observe", "admin")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,10 @@ def new(
     ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="predict, observe (metrics, overview) or admin; again for more. Default: predict."),
+        typer.Option(
+            help="predict, label (say what came of predictions), observe (metrics, overview) or admin; again for more. "
+            "Default: predict."
+        ),
     ] = None,
     requests_per_second: Annotated[
         float | None, typer.Option("--rate", help="Requests a second that it may send. Default: no limit.")

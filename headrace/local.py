@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from headrace.credentials import credentials
+from headrace.airflow_api import AirflowApi
+from headrace.credentials import AIRFLOW_USER, credentials
 from headrace.display import Board, messages
+from headrace.environment import environment
 from headrace.preflight import check_disk, check_ports
-from headrace.processes import Program, environment, programs
+from headrace.processes import TRAINING_POOL, TRAINING_POOL_IS, Program, programs, training_slots
 from headrace.supervision import ProcessInfo, Tree, tail
 from pipelines.adapters.serving_client import trusted
 from pipelines.errors import ProcessError
@@ -20,6 +22,7 @@ from pipelines.errors import ProcessError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headrace.credentials import Credentials
     from pipelines.settings import Settings
 
 READY_SECONDS = 240  # a cold start of the slowest program on a busy machine of 2 cores takes a tenth of it
@@ -50,7 +53,15 @@ def up(settings: Settings) -> list[Program]:
             check_ports(wanted, settings.bind_host)
             tree.launch(wanted, variables)
         _start(tree, wanted, settings)
+        if not settings.airflow_url:
+            _make_pool(settings, secrets)
     return wanted
+
+
+def _make_pool(settings: Settings, secrets: Credentials) -> None:
+    """Tasks of a pool that is not there would wait for ever."""
+    with AirflowApi(settings.airflow, AIRFLOW_USER, secrets.airflow_password) as airflow:
+        airflow.ensure_pool(TRAINING_POOL, training_slots(settings), TRAINING_POOL_IS)
 
 
 def down(settings: Settings) -> int:

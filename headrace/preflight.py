@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from headrace.processes import MARKER
+from headrace.environment import MARKER
 from pipelines.errors import ProcessError
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ def check_disk(home: Path) -> None:
 
 def check_ports(programs: list[Program], host: str) -> None:
     """Raises ProcessError where one of the programs' ports is taken; the text names each, and by whom."""
+    if problems := port_problems(programs, host):
+        raise ProcessError("\n".join(problems))
+
+
+def port_problems(programs: list[Program], host: str) -> list[str]:
+    """What keeps the programs from listening, each with the remedy."""
     problems = []
     seen: dict[int, str] = {}
     for program in programs:
@@ -48,8 +54,7 @@ def check_ports(programs: list[Program], host: str) -> None:
                     f"port {number} ({program.title}) is taken by {owner}: stop it, or set {setting} to a free one"
                 )
             seen[number] = setting
-    if problems:
-        raise ProcessError("\n".join(problems))
+    return problems
 
 
 def _is_free(host: str, port: int) -> bool:

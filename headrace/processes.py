@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import ProcessError
-from pipelines.settings import LOOPBACK, PREFIX
+from pipelines.settings import LOOPBACK, PREFIX, reachable
 
 if TYPE_CHECKING:
-    from headrace.credentials import Credentials
+    from collections.abc import Callable
+
     from pipelines.settings import Settings
 
-MARKER = "_HEADRACE_TREE"  # its value is the home; not a setting, hence the underscore
-PATH_SETTINGS = ("lake_url", "mlflow_artifacts_url", "tuning_url", "shared_data")
+WORKER = "airflow-worker"
+TRAINING_POOL = "training"  # as dags/defaults.py has it, which is Airflow's side
+TRAINING_POOL_IS = "Tasks that use the processor for minutes."
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Program:
         stamp: File and text that are written once the program was ready, by which later starts know
             that a database has this version's tables.
         page: Where people look at it.
+        check: Command that succeeds while the program is well, where no address tells.
     """
 
     name: str
@@ -58,6 +61,37 @@ class Program:
     one_shot: bool = False
     stamp: tuple[Path, str] | None = None
     page: str = ""
+    check: tuple[str, ...] = ()
+
+
+def program(settings: Settings, name: str) -> Program:
+    """One program alone, wherever the others run: for a container, or another machine of the same fleet.
+
+    Raises:
+        ProcessError: there is none of this name; the text lists all.
+    """
+    alone: dict[str, Callable[[], Program]] = {
+        "airflow-pool": lambda: _airflow_pool(settings),
+        "buckets": lambda: Program("buckets", "Buckets", _module("headrace.buckets"), one_shot=True),
+        "evidently": lambda: _evidently(settings),
+        "exporter": lambda: _exporter(settings),
+        "mlflow": lambda: _mlflow(settings, after=()),
+        "mlflow-database": _mlflow_database,
+        "rollout-watcher": _rollout_watcher,
+        "serving": lambda: _serving(settings, after=()),
+        "spool-shipper": _spool_shipper,
+    }
+    if name in alone:
+        return alone[name]()
+    if re.fullmatch(rf"{WORKER}(-[1-9][0-9]*)?", name):
+        return _worker(name, settings, after=())
+    # Of these, a database that is done already is not left out: another home cannot know.
+    airflow = [_airflow_database(settings), *_airflow(settings)] if name.startswith("airflow") else []
+    for each in airflow:
+        if each.name == name:
+            return each
+    known = {*alone, WORKER, "airflow-database", "airflow-api", "airflow-dag-processor", "airflow-scheduler"}
+    raise ProcessError(f"no program {name!r}; there are {', '.join(sorted(known))}")
 
 
 def programs(settings: Settings) -> list[Program]:
@@ -83,12 +117,14 @@ def programs(settings: Settings) -> list[Program]:
 def _mlflow(settings: Settings, after: tuple[str, ...]) -> Program:
     # One worker and no job runner: 2 processes instead of 15 (the database and the artifacts'
     # address come through the environment, where no `ps` shows a password).
-    command = ["server", "--host", settings.bind_host, "--port", str(settings.mlflow_port), "--workers", "1"]
+    command = ["server", "--host", settings.bind_host, "--port", str(settings.mlflow_port)]
+    command += ["--workers", str(settings.mlflow_workers)]
     if settings.bind_host not in LOOPBACK:
         # MLflow answers 403 to a Host header that it does not know, and blocks edits from such pages.
-        hosts = _own_names(settings.bind_host)
+        hosts = _own_names(settings.bind_host, settings.mlflow_hosts)
         command += ["--allowed-hosts", ",".join([*hosts, *(f"{host}:*" for host in hosts)])]
         origins = [f"http://{host}:{settings.mlflow_port}" for host in hosts]
+        origins += [f"https://{name}" for name in _listed(settings.mlflow_hosts)]  # a proxy's
         command += ["--cors-allowed-origins", ",".join(origins)]
     return Program(
         name="mlflow",
@@ -104,37 +140,48 @@ def _mlflow(settings: Settings, after: tuple[str, ...]) -> Program:
 
 def _database_upgrade(settings: Settings) -> list[Program]:
     """MLflow makes a missing database itself, but refuses one of an older version."""
-    if settings.mlflow_database_url or not Path(settings.mlflow_database.removeprefix("sqlite:///")).exists():
+    on_disk = settings.mlflow_database.removeprefix("sqlite:///")
+    if on_disk != settings.mlflow_database and not Path(on_disk).exists():
         return []
-    if _done(_mlflow_stamp(settings)):
-        return []
-    return [
-        Program(
-            name="mlflow-database",
-            title="MLflow's database",
-            command=_module("mlflow", "db", "upgrade", settings.mlflow_database),
-            one_shot=True,
-        )
-    ]
+    return [] if _done(_mlflow_stamp(settings)) else [_mlflow_database()]
+
+
+def _mlflow_database() -> Program:
+    return Program(
+        name="mlflow-database",
+        title="MLflow's database",
+        command=_module("headrace.mlflow_database"),
+        one_shot=True,
+    )
 
 
 def _mlflow_stamp(settings: Settings) -> tuple[Path, str]:
-    return settings.home / "mlflow" / "schema", installed("mlflow")
+    text = installed("mlflow")
+    if settings.mlflow_database_url:  # another database has tables of its own
+        text = f"{text} {hashlib.sha256(settings.mlflow_database.encode()).hexdigest()}"
+    return settings.home / "mlflow" / "schema", text
 
 
-def _airflow(settings: Settings) -> list[Program]:
+def _airflow_database(settings: Settings) -> Program:
     address = hashlib.sha256(settings.airflow_database.encode()).hexdigest()
-    stamp = (settings.home / "airflow" / "schema", f"{installed('apache-airflow-core')} {address}")
-    on_disk = settings.airflow_database.removeprefix("sqlite:///")
-    migrated = _done(stamp) and (on_disk == settings.airflow_database or Path(on_disk).exists())
-    health = f"{settings.airflow}/api/v2/monitor/health"
-    database = Program(
+    return Program(
         name="airflow-database",
         title="Airflow's database",
         command=_module("airflow", "db", "migrate"),
         one_shot=True,
-        stamp=stamp,
+        stamp=(settings.home / "airflow" / "schema", f"{installed('apache-airflow-core')} {address}"),
     )
+
+
+def _airflow(settings: Settings) -> list[Program]:
+    database = _airflow_database(settings)
+    on_disk = settings.airflow_database.removeprefix("sqlite:///")
+    migrated = (
+        database.stamp is not None
+        and _done(database.stamp)
+        and (on_disk == settings.airflow_database or Path(on_disk).exists())
+    )
+    health = f"{settings.airflow}/api/v2/monitor/health"
     api = Program(
         name="airflow-api",
         title="Airflow pages and API",
@@ -163,7 +210,46 @@ def _airflow(settings: Settings) -> list[Program]:
         ready_url=health,
         heartbeat="scheduler",
     )
-    return [*([] if migrated else [database]), api, dag_processor, scheduler]
+    workers = []
+    if settings.airflow_executor == "CeleryExecutor":
+        names = [WORKER, *(f"{WORKER}-{number + 1}" for number in range(1, settings.airflow_workers))]
+        workers = [_worker(name, settings, after=(api.name,)) for name in names[: settings.airflow_workers]]
+    return [*([] if migrated else [database]), api, dag_processor, scheduler, *workers]
+
+
+def training_slots(settings: Settings) -> int:
+    """Slots of the pool for training: workers of one study are to work at once."""
+    return max(settings.airflow_training_slots, settings.tuning_workers)
+
+
+def _airflow_pool(settings: Settings) -> Program:
+    """For containers: `headrace up` asks the API for it."""
+    slots = str(training_slots(settings))
+    return Program(
+        name="airflow-pool",
+        title="Airflow's pool",
+        command=_module("airflow", "pools", "set", TRAINING_POOL, slots, TRAINING_POOL_IS),
+        one_shot=True,
+    )
+
+
+def _worker(name: str, settings: Settings, after: tuple[str, ...]) -> Program:
+    """A Celery worker. Two of one host need two names: the second would be taken for the first.
+
+    The first of a home shows the logs of all of its workers, where a port is set for that.
+    """
+    serves_logs = bool(settings.airflow_log_port) and name == WORKER
+    address = f"{name}@{socket.gethostname()}"
+    app = "airflow.providers.celery.executors.celery_executor.app"
+    return Program(
+        name=name,
+        title=f"Airflow {name.removeprefix('airflow-').replace('-', ' ')}",
+        command=_module("airflow", "celery", "worker", "--celery-hostname", address)
+        + (() if serves_logs else ("--skip-serve-logs",)),
+        after=after,
+        ports=(Port(settings.airflow_log_port, f"{PREFIX}AIRFLOW_LOG_PORT"),) if serves_logs else (),
+        check=_module("celery", "--app", app, "inspect", "ping", "--timeout", "5", "--destination", address),
+    )
 
 
 def _serving(settings: Settings, after: tuple[str, ...]) -> Program:
@@ -194,6 +280,26 @@ def _rollout_watcher() -> Program:
     )
 
 
+def _exporter(settings: Settings) -> Program:
+    """For Prometheus, where the server's own metrics are not enough: see headrace/exporter.py."""
+    address = f"http://{reachable(settings.bind_host)}:{settings.exporter_port}"
+    return Program(
+        name="exporter",
+        title="Exporter",
+        command=_module("headrace.exporter"),
+        ports=(Port(settings.exporter_port, f"{PREFIX}EXPORTER_PORT"),),
+        ready_url=f"{address}/metrics",
+        page=address,
+    )
+
+
+def _spool_shipper() -> Program:
+    """For a server in a container: on one machine the DAG `predictions` ships."""
+    return Program(
+        name="spool-shipper", title="Spool shipper", command=_module("pipelines.predictions.shipper")
+    )
+
+
 def _evidently(settings: Settings) -> Program:
     # A link in reports leads from Airflow and MLflow here; the program itself keeps no state but the workspace.
     command = ("ui", "--workspace", str(settings.evidently_workspace), "--host", settings.bind_host)
@@ -205,94 +311,6 @@ def _evidently(settings: Settings) -> Program:
         ready_url=f"{settings.evidently}/api/version",
         page=settings.evidently,
     )
-
-
-def environment(settings: Settings, secrets: Credentials) -> dict[str, str]:
-    """Variables that the processes get beyond those of the shell that starts them."""
-    home = settings.home
-    variables = {
-        MARKER: str(home),
-        # setproctitle would overwrite the environment that `ps e` and the sweep read.
-        "SPT_NOENV": "1",
-        # Nothing calls home.
-        "DO_NOT_TRACK": "true",
-        "ITERATIVE_DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-        "PYTHONUNBUFFERED": "1",
-        # The home is the working directory, and has folders named as packages are.
-        "PYTHONSAFEPATH": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "MLFLOW_TRACKING_URI": settings.tracking,
-        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_database,
-        "MLFLOW_ARTIFACTS_DESTINATION": settings.mlflow_artifacts,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
-        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": secrets.mlflow_webhook_key,
-        "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
-        "AIRFLOW__CORE__EXECUTOR": settings.airflow_executor,
-        "AIRFLOW__CORE__PARALLELISM": str(settings.airflow_parallelism),
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow}/execution/",
-        "AIRFLOW__CORE__FERNET_KEY": secrets.airflow_fernet_key,
-        # The default asks the name server, which an offline machine waits for.
-        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(secrets.airflow_password_file),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": settings.airflow_database,
-        "AIRFLOW__API__HOST": settings.bind_host,
-        "AIRFLOW__API__PORT": str(settings.airflow_port),
-        "AIRFLOW__API__BASE_URL": settings.airflow,
-        "AIRFLOW__API__SECRET_KEY": secrets.airflow_session_secret,
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.airflow_jwt_secret,
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs" / "tasks"),
-        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home / "logs" / "dag-files"),
-        # Without a log server (see the scheduler) each look at a running task's log would write a
-        # traceback of the refused connection here, though the log is read from the disk.
-        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "airflow.utils.log.file_task_handler=CRITICAL",
-    }
-    return variables | _object_store(settings) | _settings(settings)
-
-
-def _settings(settings: Settings) -> dict[str, str]:
-    """All settings that differ from their defaults, with paths that hold in any working directory."""
-    values: dict[str, str] = {f"{PREFIX}HOME": str(settings.home)}
-    for field in sorted(settings.model_fields_set - {"home"}):
-        value = getattr(settings, field)
-        if value is None or value == "":
-            continue
-        text = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        is_path = field in PATH_SETTINGS or (field == "source" and text.endswith((".yaml", ".yml")))
-        if is_path and "://" not in text:
-            text = str(Path(text).expanduser().resolve())
-        values[f"{PREFIX}{field.upper()}"] = text
-    return values
-
-
-def _object_store(settings: Settings) -> dict[str, str]:
-    """What MLflow's server, through boto3, needs to reach the object store."""
-    values: dict[str, str] = {}
-    if settings.s3_endpoint_url:
-        values["MLFLOW_S3_ENDPOINT_URL"] = settings.s3_endpoint_url
-    if settings.s3_access_key_id and settings.s3_secret_access_key:
-        values["AWS_ACCESS_KEY_ID"] = settings.s3_access_key_id
-        values["AWS_SECRET_ACCESS_KEY"] = settings.s3_secret_access_key.get_secret_value()
-        values["AWS_DEFAULT_REGION"] = settings.s3_region
-    return values
-
-
-def dags_folder() -> Path:
-    """The folder of the installed ``dags`` package, found without importing it."""
-    spec = find_spec("dags")
-    if spec is None or spec.origin is None:
-        raise ProcessError(
-            "the package 'dags' is not installed beside 'headrace': install the distribution anew"
-        )
-    return Path(spec.origin).parent
 
 
 def installed(distribution: str) -> str:
@@ -319,11 +337,15 @@ def _done(stamp: tuple[Path, str]) -> bool:
     return path.is_file() and path.read_text("utf-8").strip() == text
 
 
-def _own_names(bind_host: str) -> list[str]:
-    """Names and addresses by which browsers reach this machine."""
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _own_names(bind_host: str, given: str) -> list[str]:
+    """Names and addresses by which browsers and clients reach this machine, the given ones among them."""
     import psutil
 
-    names = {"localhost", "127.0.0.1", socket.gethostname(), bind_host}
+    names = {"localhost", "127.0.0.1", socket.gethostname(), bind_host, *_listed(given)}
     for addresses in psutil.net_if_addrs().values():
         names |= {item.address for item in addresses if item.family == socket.AF_INET}
     return sorted(names - {"0.0.0.0", "::"})

@@ -1,8 +1,9 @@
-"""`headrace status`: one look at the services, the models and the recent runs."""
+"""`headrace status`: one look that tells whether all is well: processes, models, data, drift, runs, and who waits."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headrace.airflow_api import AirflowApi, DagRun
+from headrace.airflow_api import AirflowApi, DagRun, Question
 from headrace.credentials import AIRFLOW_USER, credentials
+from headrace.data_status import Freshness, Watched, freshness, watched
 from headrace.display import coloured, duration
 from headrace.processes import programs
 from headrace.serving_api import ServingApi
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 EXPECTED = ("airflow", "mlflow", "serving")
+_RUNS = 100  # looked through for the newest of each DAG
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,25 @@ class ModelPointers:
 
 @dataclass(frozen=True)
 class Status:
-    """All that `headrace status` shows."""
+    """All that `headrace status` shows.
+
+    Attributes:
+        processes: Those of `headrace up` that should last.
+        data: By data set of the configured source.
+        monitor: By registered model.
+        runs: The newest of each DAG, newest first.
+        questions: Tasks in Airflow that wait for a person.
+    """
 
     home: Path
+    at: datetime
     services: dict[str, Service]
     models: dict[str, ModelPointers]
+    processes: list[ProcessInfo] = field(default_factory=list)
+    data: dict[str, Freshness] = field(default_factory=dict)
+    monitor: dict[str, Watched] = field(default_factory=dict)
     runs: list[DagRun] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     login: tuple[str, str] | None = None  # of Airflow's pages
     notes: list[str] = field(default_factory=list)
 
@@ -71,6 +87,21 @@ class Status:
                 name: {"url": service.url, "state": service.state} for name, service in self.services.items()
             },
             "models": {name: asdict(pointers) for name, pointers in self.models.items()},
+            "processes": {
+                process.name: {"state": process.state.lower(), "pid": process.pid or None}
+                for process in self.processes
+            },
+            "freshness": {name: found.to_json(self.at) for name, found in self.data.items()},
+            "monitor": {name: found.to_json() for name, found in self.monitor.items()},
+            "questions": [
+                {
+                    "dag_id": each.dag_id,
+                    "run_id": each.run_id,
+                    "task_id": each.task_id,
+                    "subject": each.subject,
+                }
+                for each in self.questions
+            ],
             "runs": [
                 {"dag_id": run.dag_id, "run_id": run.run_id, "state": run.state, "started_at": _iso(run)}
                 for run in self.runs
@@ -96,12 +127,20 @@ def look(settings: Settings) -> Status:
             "evidently": _evidently(settings, processes.get("evidently"), http),
         }
     notes: list[str] = []
-    login = _login(settings)
+    login, now = _login(settings), datetime.now(UTC)
+    runs, questions = _airflow_tells(settings, services["airflow"], login, notes)
+    data, monitor = _lake_tells(settings, now, notes)
+    lasting = {program.name for program in programs(settings) if not program.one_shot} if processes else set()
     return Status(
         home=settings.home,
+        at=now,
         services=services,
         models=_models(settings, services, notes),
-        runs=_runs(settings, services["airflow"], login, notes),
+        processes=[process for name, process in sorted(processes.items()) if name in lasting],
+        data=data,
+        monitor=monitor,
+        runs=runs,
+        questions=questions,
         login=login,
         notes=notes,
     )
@@ -210,53 +249,110 @@ def _models(settings: Settings, services: dict[str, Service], notes: list[str]) 
     }
 
 
-def _runs(
+def _airflow_tells(
     settings: Settings, airflow: Service, login: tuple[str, str] | None, notes: list[str]
-) -> list[DagRun]:
+) -> tuple[list[DagRun], list[Question]]:
+    """The newest run of each DAG, and what waits for a person."""
     if airflow.state == "down" or login is None:
-        return []
+        return [], []
     try:
         with AirflowApi(settings.airflow, *login, timeout_seconds=5) as api:
-            return api.recent_runs()
+            newest: dict[str, DagRun] = {}
+            for run in api.recent_runs(limit=_RUNS):
+                newest.setdefault(run.dag_id, run)
+            return list(newest.values()), api.questions()
     except HeadraceError as error:
         notes.append(str(error))
-        return []
+        return [], []
+
+
+def _lake_tells(
+    settings: Settings, now: datetime, notes: list[str]
+) -> tuple[dict[str, Freshness], dict[str, Watched]]:
+    try:
+        return freshness(settings, now), watched(settings)
+    except HeadraceError as error:
+        notes.append(str(error))
+    except ImportError as error:  # beside the server alone, there is no lake
+        notes.append(f"freshness and drift cannot be told: {error.name} is not installed here")
+    return {}, {}
 
 
 def _login(settings: Settings) -> tuple[str, str] | None:
     """That of the Airflow which `headrace up` starts; another one's is not known here."""
-    if settings.airflow_url or not (settings.home / "secrets" / "airflow_passwords.json").exists():
+    if settings.airflow_url or not (settings.secrets / "airflow_passwords.json").exists():
         return None
     return AIRFLOW_USER, credentials(settings).airflow_password
 
 
 def show(status: Status, console: Console) -> None:
     """For people."""
-    parts: list[RenderableType] = [services_table(status)]
-    models = Table("model", "production", "serving", "previous", "challenger", box=None, padding=(0, 2))
+    parts: list[RenderableType] = [services_table(status), "", _models_table(status)]
+    if status.data:
+        parts += ["", _data_table(status)]
+    if status.runs:
+        parts += ["", _runs_table(status)]
+    told = [Text(f"note: {note}", style="yellow") for note in status.notes]
+    told += [
+        Text(f"{process.name} is {process.state.lower()}: see logs/{process.name}.log", style="red")
+        for process in status.processes
+        if not process.alive
+    ]
+    told += [
+        Text(
+            f"waits for a person: {each.subject} ({each.dag_id}, {each.run_id}; Airflow, Required Actions)",
+            style="yellow",
+        )
+        for each in status.questions
+    ]
+    console.print(Group(*parts, "", *told))
+
+
+def _models_table(status: Status) -> Table:
+    headings = ("model", "production", "serving", "previous", "challenger", "last check", "drift", "request")
+    table = Table(*headings, box=None, padding=(0, 2))
     for name, pointers in status.models.items():
-        models.add_row(
+        seen = status.monitor.get(name, Watched())
+        score = "" if seen.drift_score is None else f" {seen.drift_score:.2f}"
+        table.add_row(
             name,
             Text(pointers.production or "none yet"),
             _answering(pointers),
             pointers.previous or "",
             pointers.challenger or "",
+            f"{seen.until:%Y-%m-%d}" if seen.until else "",
+            Text(f"{seen.cause}{score}", style="red" if seen.alarm else ""),
+            f"{seen.request} {seen.request_state}" if seen.request is not None else "",
         )
-    parts += ["", models]
-    if status.runs:
-        runs = Table(box=None, padding=(0, 2))
-        for heading in ("recent runs", "run", "state", "started (UTC)", "took"):
-            runs.add_column(heading, overflow="fold", no_wrap=heading != "run")
-        for run in status.runs:
-            took = (
-                (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
-            )
-            runs.add_row(
-                run.dag_id, run.run_id, coloured(run.state), _iso(run)[:16].replace("T", " "), duration(took)
-            )
-        parts += ["", runs]
-    parts += ["", *(Text(f"note: {note}", style="yellow") for note in status.notes)]
-    console.print(Group(*parts))
+    return table
+
+
+def _data_table(status: Status) -> Table:
+    table = Table("clean rows", "newest (UTC)", "age", box=None, padding=(0, 2))
+    for name, found in status.data.items():
+        newest = f"{found.newest:%Y-%m-%d %H:%M}" if found.newest else "none"
+        age = _age((status.at - found.newest).total_seconds()) if found.newest else ""
+        table.add_row(name, newest, Text(age, style="yellow" if found.late else "green"))
+    return table
+
+
+def _runs_table(status: Status) -> Table:
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("newest runs", "run", "state", "started (UTC)", "took"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "run")
+    for run in status.runs:
+        took = (run.ended_at - run.started_at).total_seconds() if run.started_at and run.ended_at else None
+        table.add_row(
+            run.dag_id, run.run_id, coloured(run.state), _iso(run)[:16].replace("T", " "), duration(took)
+        )
+    return table
+
+
+def _age(seconds: float) -> str:
+    if seconds < 0:
+        return f"{_age(-seconds)} ahead"
+    hours, days = seconds / 3600, seconds / 86400
+    return f"{seconds / 60:.0f} min" if hours < 1.5 else f"{hours:.0f} h" if days < 2 else f"{days:.0f} d"
 
 
 def services_table(status: Status) -> Table:

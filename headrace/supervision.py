@@ -25,7 +25,8 @@ from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 
-from headrace.processes import MARKER, Program
+from headrace.environment import MARKER
+from headrace.processes import Program
 from pipelines.errors import ProcessError
 
 if TYPE_CHECKING:

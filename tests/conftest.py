@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import hypothesis
@@ -29,6 +30,7 @@ import prometheus_client  # noqa: F401  before Feast is imported, which would ha
 import pytest
 
 from pipelines.settings import Settings, load_settings
+from tests.services import by_profile, chosen, s3_server, services  # noqa: F401  these are fixtures
 
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
 
@@ -72,8 +74,15 @@ def trusted_keys(signing_key: Path) -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, signing_key: Path, trusted_keys: str) -> Settings:
-    return load_settings({}, home=tmp_path / "home", signing_key=signing_key, trusted_keys=trusted_keys)
+def settings(
+    tmp_path: Path,
+    signing_key: Path,
+    trusted_keys: str,
+    by_profile: Callable[[], dict[str, Any]],  # noqa: F811
+) -> Settings:
+    return load_settings(
+        {}, home=tmp_path / "home", signing_key=signing_key, trusted_keys=trusted_keys, **by_profile()
+    )
 
 
 @dataclass(frozen=True)
@@ -96,19 +105,24 @@ class MLflowServer:
 
 
 @pytest.fixture(scope="session")
-def start_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], MLflowServer]]:
-    """Starts real MLflow servers (SQLite, artifacts on disk, proxied); about 18 s each."""
+def start_mlflow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], MLflowServer]]:
+    """Starts real MLflow servers (SQLite and artifacts on disk, or by the profile PostgreSQL and S3), proxied."""
     started: list[MLflowServer] = []
+    remote = request.getfixturevalue("services") if chosen() == "services" else None
 
     def start() -> MLflowServer:
         folder = tmp_path_factory.mktemp("mlflow")
         port = _free_port()
+        backend, artifacts, access = f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"), {}
+        if remote is not None:
+            backend, artifacts, access = remote.mlflow()
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-            *("--artifacts-destination", str(folder / "artifacts")),
+            *("--workers", "1", "--backend-store-uri", backend, "--artifacts-destination", artifacts),
         ]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **access}
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -187,16 +201,22 @@ def make_export(tmp_path_factory: pytest.TempPathFactory, signing_key: Path) -> 
         booster.save_model(str(made[seed]))
         return made[seed]
 
-    def make(folder: Path, seed: int = 0, slope: float = 1.0, lineage: dict[str, str] | None = None) -> Path:
-        model = made.get(seed) or train(seed)
+    def make(
+        folder: Path,
+        seed: int = 0,
+        slope: float = 1.0,
+        lineage: dict[str, str] | None = None,
+        model: str = "tiny",
+    ) -> Path:
+        booster = made.get(seed) or train(seed)
 
         head = ProbabilityHead(slope=slope, intercept=0.1, alarm_threshold=0.5)
 
         def save(part: Path) -> ServingParts:
-            shutil.copy(model, part / "model.txt")
+            shutil.copy(booster, part / "model.txt")
             names = tuple(field.name for field in inputs)
-            booster = Estimator(name=head.estimator, runtime="lightgbm", file="model.txt", inputs=names)
-            return ServingParts((booster,), head, tolerance=1e-9)
+            estimator = Estimator(name=head.estimator, runtime="lightgbm", file="model.txt", inputs=names)
+            return ServingParts((estimator,), head, tolerance=1e-9)
 
         columns = {
             "cpu": np.array([5.0, 50.0, 95.0]),
@@ -205,14 +225,14 @@ def make_export(tmp_path_factory: pytest.TempPathFactory, signing_key: Path) -> 
             "zone": np.array(["a", None, "b"], dtype=object),
         }
         score = np.asarray(
-            lightgbm.Booster(model_file=str(model)).predict(encode(columns, inputs), raw_score=True)
+            lightgbm.Booster(model_file=str(booster)).predict(encode(columns, inputs), raw_score=True)
         )
         probability = 1 / (1 + np.exp(-(slope * score + 0.1)))
         sample = make_sample(inputs, columns, {"probability": probability, "alarm": probability >= 0.5})
         digest = write_export(
             folder,
             save,
-            model="tiny",
+            model=model,
             inputs=inputs,
             sample=sample,
             lineage=lineage or {"seed": str(seed)},

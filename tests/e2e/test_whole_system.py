@@ -1,104 +1,16 @@
 """The whole system, running: `headrace demo` on a home and ports of its own, then what must hold of it.
 
-The tests of this file share one system and run in their order; the first takes minutes.
+The tests of this file share one system with those of its pages, and run in their order; the first takes minutes.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import httpx
-import psutil
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
-
-PORTS = ("AIRFLOW", "MLFLOW", "SERVING", "SERVING_GRPC", "EVIDENTLY")
-
-
-class System:
-    """One home with its command line and its Airflow."""
-
-    def __init__(self, home, ports):
-        self.home = home
-        self.ports = ports
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
-            "HEADRACE_HOME": str(home),
-            **{f"HEADRACE_{name}_PORT": str(port) for name, port in ports.items()},
-        }
-
-    def headrace(self, *words, check=True):
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace", *words],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, f"headrace {words}: {done.stdout}\n{done.stderr}"
-        return done
-
-    def status(self):
-        return json.loads(self.headrace("status", "--json").stdout)
-
-    @property
-    def serving(self):
-        return f"http://127.0.0.1:{self.ports['SERVING']}"
-
-    def airflow(self):
-        from headrace.airflow_api import AirflowApi
-        from headrace.credentials import AIRFLOW_USER, credentials
-        from pipelines.settings import load_settings
-
-        settings = load_settings(self.environment)
-        return AirflowApi(settings.airflow, AIRFLOW_USER, credentials(settings).airflow_password)
-
-    def registry(self):
-        from pipelines.adapters.registry import Registry
-
-        return Registry(f"http://127.0.0.1:{self.ports['MLFLOW']}")
-
-    def follow(self, airflow, dag_id, run_id, until, seconds):
-        for _ in range(seconds * 2):
-            run, tasks = airflow.run(dag_id, run_id), airflow.tasks(dag_id, run_id)
-            if until(run, tasks):
-                return run, tasks
-            time.sleep(0.5)
-        pytest.fail(
-            f"{dag_id} {run_id} after {seconds} s: {run}, {[(task.task_id, task.state) for task in tasks]}"
-        )
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory):
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-    ports = {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
-    for listener in sockets:
-        listener.close()
-    running = System(tmp_path_factory.mktemp("home"), ports)
-    yield running
-    running.headrace("down", check=False)
-
-
-def marked(home):
-    """Processes of this home's tree that live."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if (
-                process.environ().get("_HEADRACE_TREE") == str(home)
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def test_the_demo_ends_with_a_model_that_airflow_trained_and_the_server_answers_with(system):
@@ -201,12 +113,6 @@ def test_rollback_by_alias_is_followed_within_two_seconds(system):
                 .get("version")
             )
         assert serving == version
-
-
-def test_down_leaves_nothing_behind(system):
-    assert marked(system.home)
-    system.headrace("down")
-    assert marked(system.home) == []
 
 
 def _days_ago(days):

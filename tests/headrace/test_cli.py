@@ -90,6 +90,27 @@ def test_status_for_scripts_has_one_shape_even_when_nothing_runs(environment: di
     }
 
 
+@pytest.mark.integration
+def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
+    asked = {"_HEADRACE_COMPLETE": "complete_bash", "COMP_WORDS": "headrace doc", "COMP_CWORD": "1"}
+    command = Path(sys.executable).with_name("headrace")
+    done = subprocess.run(
+        [str(command)], env=environment | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["doctor"]
+
+
+@pytest.mark.integration
+def test_doctor_ends_with_1_where_something_must_be_mended(environment: dict[str, str]) -> None:
+    done = headrace("doctor", "--json", env=environment)  # nothing answers at the addresses
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert not found["fine"]
+    failed = [each for each in found["findings"] if each["state"] == "fail"]
+    assert {each["subject"] for each in failed} == {"MLflow", "Airflow", "the server"}
+    assert all(each["mend"] for each in failed)
+
+
 def test_an_error_is_one_message_without_a_traceback(environment: dict[str, str]) -> None:
     done = headrace("predict", "failure", "--entity", "m1", env=environment)
 
@@ -152,7 +173,7 @@ def test_settings_are_all_listed_and_secrets_are_masked(tmp_path: Path) -> None:
 
     assert set(listed) == {f"HEADRACE_{name.upper()}" for name in Settings.model_fields}
     assert "hidden" not in json.dumps(list(listed.values()))
-    assert listed["HEADRACE_AIRFLOW_DATABASE_URL"]["value"] == "postgresql://user:***@host:5432/db"
+    assert listed["HEADRACE_AIRFLOW_DATABASE_URL"]["value"] == "postgresql+psycopg2://user:***@host:5432/db"
     assert listed["HEADRACE_LAKE_URL"]["value"] == str(tmp_path / "lake"), (
         "the value that holds, not the empty one"
     )

@@ -39,3 +39,18 @@ def test_production_takes_the_secrets_that_are_there(tmp_path: Path) -> None:
     made = credentials(load_settings({}, home=tmp_path))
 
     assert credentials(load_settings({"HEADRACE_ENVIRONMENT": "production"}, home=tmp_path)) == made
+
+
+def test_what_is_mounted_is_read_and_airflow_has_a_copy_that_it_can_write(tmp_path: Path) -> None:
+    made = credentials(load_settings({}, home=tmp_path / "made"))
+    mounted = tmp_path / "made" / "secrets"
+    before = {path: path.stat().st_mtime_ns for path in mounted.iterdir()}
+    settings = load_settings(
+        {"HEADRACE_ENVIRONMENT": "production"}, home=tmp_path / "home", secrets_folder=mounted
+    )
+    found = credentials(settings)
+    assert found.airflow_jwt_secret == made.airflow_jwt_secret
+    assert found.airflow_password_file.is_relative_to(tmp_path / "home")
+    assert found.airflow_password_file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(found.airflow_password_file.read_text()) == {"admin": made.airflow_password}
+    assert {path: path.stat().st_mtime_ns for path in mounted.iterdir()} == before

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from headrace.credentials import credentials
-from headrace.processes import dags_folder, environment, installed, programs
-from pipelines.errors import ProcessError
+from headrace.environment import dags_folder, environment, environment_of
+from headrace.processes import installed, program, programs
+from pipelines.errors import ProcessError, SettingsError
 from pipelines.settings import Settings, load_settings
 
 
@@ -38,8 +39,8 @@ def test_a_part_that_runs_elsewhere_is_not_started_here(tmp_path: Path, setting:
     assert not [name for name in names(settings) if name.startswith(prefix)]
     assert ("rollout-watcher" in names(settings)) == ("serving" in names(settings))
     # Nothing waits for what is not started.
-    for program in programs(settings):
-        assert set(program.after) <= set(names(settings))
+    for each in programs(settings):
+        assert set(each.after) <= set(names(settings))
 
 
 def test_the_scheduler_waits_for_the_api_and_serves_no_logs(settings: Settings) -> None:
@@ -148,3 +149,60 @@ def test_airflow_reads_the_installed_dags() -> None:
 def test_a_missing_package_is_named_with_what_brings_it() -> None:
     with pytest.raises(ProcessError, match=r"not-there is not installed.*headrace\[pipeline"):
         installed("not-there")
+
+
+CELERY = {
+    "airflow_executor": "CeleryExecutor",
+    "airflow_database_url": "postgresql://u:p@db/airflow?sslmode=require",
+    "airflow_broker_url": "amqp://u:p@broker//",
+}
+
+
+def test_celery_has_its_workers_its_broker_and_its_database(tmp_path: Path) -> None:
+    settings = load_settings({}, home=tmp_path, airflow_workers=2, **CELERY)
+    workers = [each for each in programs(settings) if each.name.startswith("airflow-worker")]
+    assert [each.name for each in workers] == ["airflow-worker", "airflow-worker-2"]
+    assert all("--skip-serve-logs" in each.command for each in workers)
+    variables = environment(settings, credentials(settings))
+    assert variables["AIRFLOW__CELERY__BROKER_URL"] == "amqp://u:p@broker//"
+    assert variables["AIRFLOW__CELERY__RESULT_BACKEND"].startswith("db+postgresql+psycopg2://u:p@db/airflow")
+    # asyncpg has another word for TLS than libpq.
+    asynchronous = variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"]
+    assert asynchronous == "postgresql+asyncpg://u:p@db/airflow?ssl=require"
+    elsewhere = load_settings({}, home=tmp_path, airflow_workers=0, **CELERY)
+    assert not [name for name in names(elsewhere) if "worker" in name]
+
+
+def test_one_worker_of_a_machine_shows_the_logs_of_all(tmp_path: Path) -> None:
+    settings = load_settings({}, home=tmp_path, airflow_workers=2, airflow_log_port=8793, **CELERY)
+    found = {each.name: each for each in programs(settings)}
+    assert "--skip-serve-logs" not in found["airflow-worker"].command
+    assert "--skip-serve-logs" in found["airflow-worker-2"].command
+
+
+def test_a_program_alone_gets_its_own_secrets_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "mlflow_webhook_key").write_text("key")
+    settings = load_settings({}, home=tmp_path, environment="production", tracking_url="http://mlflow:5000")
+    assert environment_of(settings, "mlflow")["MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"] == "key"
+    assert not [name for name in environment_of(settings, "serving") if "SECRET" in name or "FERNET" in name]
+    with pytest.raises(SettingsError, match=r"airflow_passwords\.json is missing"):
+        environment_of(settings, "airflow-scheduler")
+
+
+def test_a_program_that_there_is_not_is_answered_with_those_that_there_are(settings: Settings) -> None:
+    with pytest.raises(
+        ProcessError, match=r"no program 'airflow'; there are .*airflow-worker, .*spool-shipper"
+    ):
+        program(settings, "airflow")
+    assert program(settings, "airflow-worker-7").name == "airflow-worker-7"
+
+
+def test_mlflow_answers_to_the_names_that_it_is_given(tmp_path: Path) -> None:
+    settings = load_settings(
+        {}, home=tmp_path, bind_host="0.0.0.0", mlflow_hosts="mlflow, mlflow.example.com"
+    )
+    command = program(settings, "mlflow").command
+    allowed = command[command.index("--allowed-hosts") + 1].split(",")
+    assert {"mlflow", "mlflow:*", "mlflow.example.com"} <= set(allowed)
+    assert "https://mlflow.example.com" in command[command.index("--cors-allowed-origins") + 1]

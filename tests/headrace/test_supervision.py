@@ -14,7 +14,8 @@ import pytest
 
 from headrace import local
 from headrace.display import poll
-from headrace.processes import MARKER, Program
+from headrace.environment import MARKER
+from headrace.processes import Program
 from headrace.supervision import Tree, tail
 from pipelines.errors import ProcessError
 from pipelines.settings import Settings, load_settings

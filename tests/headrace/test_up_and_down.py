@@ -17,7 +17,7 @@ import pytest
 from headrace.airflow_api import AirflowApi, AirflowRefusedError
 from headrace.credentials import AIRFLOW_USER, credentials
 from headrace.display import poll
-from headrace.processes import MARKER
+from headrace.environment import MARKER
 from headrace.supervision import Tree
 from pipelines.settings import Settings, load_settings
 
@@ -76,6 +76,14 @@ def listened_on(process: psutil.Process) -> list[tuple[str, int]]:
     except psutil.NoSuchProcess:
         return []  # a task's process, which ended meanwhile
     return [(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN]
+
+
+def test_trainings_have_a_pool_of_their_own(running: Settings) -> None:
+    with AirflowApi(running.airflow, AIRFLOW_USER, credentials(running).airflow_password) as airflow:
+        airflow.ensure_pool("training", 3, "more")
+        assert {pool["name"]: pool["slots"] for pool in airflow.pools()}["training"] == 3
+        airflow.ensure_pool("training", 1, "as before")
+        assert {pool["name"]: pool["slots"] for pool in airflow.pools()}["training"] == 1
 
 
 def test_all_answer_and_only_on_loopback(running: Settings, environment: dict[str, str]) -> None:
