@@ -18,7 +18,7 @@ from pipelines.snapshot import job as snapshot
 from pipelines.train import job as train
 from pipelines.tune import job as tune
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.services]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 INPUTS = (
@@ -84,6 +84,14 @@ def first_trials(settings, study):
     return [trial.params for trial in loaded.trials[:2]]
 
 
+def drawn_on(run_id, settings):
+    """Paths of the pictures of a run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(settings.tracking)
+    return {file.path for folder in ("plots", "gate") for file in client.list_artifacts(run_id, folder)}
+
+
 def chain(settings, reference):
     study = tune.run(reference, settings, trials=3)
     candidate = train.run(reference, study, settings)
@@ -108,6 +116,14 @@ def test_a_proved_candidate_is_promoted_once_and_can_be_taken_back(configured):
     run = registry.run(study.run_id)
     assert run is not None
     assert {"holdout_average_precision", "valid_average_precision"} <= set(run.metrics)
+    assert {
+        "plots/data_profile.png",
+        "plots/explanation_booster.png",
+        "plots/importance.png",
+        "plots/probability_over_time.png",
+        "plots/tuning_history.png",
+        "gate/intervals.png",
+    } <= drawn_on(study.run_id, configured)
     trials = registry.search_runs("failure", f"tags.`mlflow.parentRunId` = '{study.run_id}'")
     assert len(trials) == study.trials
     version = registry.version("failure", candidate.version)
