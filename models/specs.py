@@ -432,7 +432,7 @@ class Retrain(Frozen):
     )
     drift_needs_loss: bool = Field(
         False,
-        description="True: drift is asked for only where the estimated quality has left its band as well.",
+        description="True: drift is asked for only where the quality, estimated or realised, has left its band as well.",
     )
 
 

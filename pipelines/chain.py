@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pipelines.references import PromotionRef, Window
+from pipelines.references import PromotionRef, VerdictRef, Window
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pipelines.settings import Settings
 
 # Called with the stage, its state (running or done) and a detail.
@@ -25,6 +27,9 @@ def run_chain(
 ) -> PromotionRef:
     """Ingest, validate, build features, snapshot, tune, train, evaluate and promote one model.
 
+    The request to train that is open is held meanwhile and closed with what came of it, as train_<model> does; where
+    another run holds it, this one trains all the same, and says so.
+
     Args:
         source: A profile's name or path; None is the configured one.
         window: What to ingest and to train on.
@@ -35,23 +40,72 @@ def run_chain(
         HeadraceError: a stage stopped; what the stages before it left behind stays, and the same
             call goes on from there.
     """
+    from datetime import UTC, datetime
+
+    from pipelines.monitor import retrain
+    from pipelines.promote import job as promote
+    from pipelines.sources.profile import located
+
+    run = f"{actor}: {datetime.now(UTC).isoformat()}"
+    where = located(source or settings.source)
+    report("take", "running", "")
+    taken = retrain.take(
+        model,
+        where,
+        run,
+        by_event=False,
+        by_hand=True,
+        at=datetime.now(UTC),
+        settings=settings,
+        alone=False,  # Airflow may be at it
+        until=window.end,
+    )
+    held = f"request {taken.number}" if taken.number is not None else "no request is closed by this training"
+    report("take", "done", f"{held}: {taken.reason}")
+    verdict: VerdictRef | None = None
+    promotion: PromotionRef | None = None
+    try:
+        verdict = _judged(model, where, window, settings, trials, report, taken.changed_at)
+        report("promote", "running", "")
+        promotion = promote.run(verdict, actor, settings)
+        report("promote", "done", f"production: version {promotion.production}; {promotion.reason}")
+    finally:
+        promoted = (
+            verdict is not None
+            and promotion is not None
+            and promotion.production == verdict.candidate.version
+        )
+        ended = retrain.close(taken, run, verdict, promoted, datetime.now(UTC), settings)
+        if ended is not None:
+            report("close", "done", f"request {taken.number}: {ended.value}")
+    return promotion
+
+
+def _judged(
+    model: str,
+    source: str,
+    window: Window,
+    settings: Settings,
+    trials: int | None,
+    report: Report,
+    changed_at: datetime | None,
+) -> VerdictRef:
+    """All stages up to the gate's word."""
     from models.catalogue import find
     from pipelines.evaluate import job as evaluate
     from pipelines.features import job as features
     from pipelines.ingest import job as ingest
-    from pipelines.promote import job as promote
     from pipelines.snapshot import job as snapshot
     from pipelines.sources.profile import load_profile
     from pipelines.train import job as train
     from pipelines.tune import job as tune
     from pipelines.validate import job as validate
 
-    profile_source = source or settings.source
-    spec = load_profile(profile_source).spec_of(find(model))
+    spec = load_profile(source).spec_of(find(model))
 
     for dataset in spec.datasets:
         report("ingest", "running", dataset)
-        ingested = ingest.run(profile_source, dataset, window, settings)
+        ingested = ingest.run(source, dataset, window, settings)
         report("validate", "running", dataset)
         validated = validate.run(ingested, settings)
         report(
@@ -60,10 +114,10 @@ def run_chain(
             f"{dataset}: {validated.clean.rows_added} rows clean, {validated.quarantine.rows_added} in quarantine",
         )
     report("features", "running", "")
-    built = features.run(profile_source, window, settings, grids=[spec.grid])
+    built = features.run(source, window, settings, grids=[spec.grid])
     report("features", "done", f"{built.online_rows} entities online")
     report("snapshot", "running", "")
-    training_set = snapshot.run(model, built, settings)
+    training_set = snapshot.run(model, built, settings, changed_at)
     report(
         "snapshot",
         "done",
@@ -87,7 +141,4 @@ def run_chain(
     verdict = evaluate.run(candidate, settings)
     told = [*verdict.reasons, *([f"the report: {verdict.report_url}"] if verdict.report_url else [])]
     report("evaluate", "done", f"{verdict.outcome.value}\n  " + "\n  ".join(told))
-    report("promote", "running", "")
-    promotion = promote.run(verdict, actor, settings)
-    report("promote", "done", f"production: version {promotion.production}; {promotion.reason}")
-    return promotion
+    return verdict

@@ -75,6 +75,18 @@ class PredictionError(HeadraceError):
     """A logged prediction cannot be found."""
 
 
+class ScoringError(HeadraceError):
+    """A table cannot be scored: it lacks columns that the version needs, or there is no version."""
+
+
+class MaintenanceError(HeadraceError):
+    """A part of housekeeping failed; the other parts were done."""
+
+
+class BackupError(HeadraceError):
+    """A backup cannot be written, or not be restored."""
+
+
 class ProcessError(HeadraceError):
     """A supervised process did not start, stop or answer."""
 

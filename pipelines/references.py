@@ -141,6 +141,23 @@ class SnapshotRef(Reference):
     positives: dict[str, int]
 
 
+class TuningShareRef(Reference):
+    """What one worker does of a study.
+
+    Attributes:
+        trials: Of the whole study, over all its workers.
+        worker: Number of this worker, from 0.
+    """
+
+    snapshot: SnapshotRef
+    registered_name: str
+    study: str
+    run_id: str
+    trials: int
+    worker: int
+    workers: int
+
+
 class StudyRef(Reference):
     """A finished study."""
 

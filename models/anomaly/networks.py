@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.anomaly.signals import Array, Usual
+from models.isolation import SCORES, isolation_graph
 
 if TYPE_CHECKING:
     import keras
@@ -116,15 +117,8 @@ def write_forest(
     """The graph from inputs to the forest's answers."""
     import keras
     import onnx
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
 
-    size = _PARTS * shape.metrics
-    trees = to_onnx(
-        forest,
-        initial_types=[("state", FloatTensorType([None, size]))],
-        target_opset={"": _OPSET, "ai.onnx.ml": 3},
-    )
+    trees = isolation_graph(forest, "state", _OPSET)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / "state.onnx"
         given, state = _state_graph(shape, usual, resolution)
@@ -140,7 +134,7 @@ def write_forest(
         states,
         trees,
         io_map=[(states.graph.output[0].name, trees.graph.input[0].name)],
-        outputs=["forest_scores"],
+        outputs=[f"forest_{SCORES}"],
     )
     onnx.save(joined, file)
 

@@ -129,7 +129,11 @@ def _layers(
             count = ops.sum(ops.cast(ops.logical_not(missing), "float32"), axis=1, keepdims=True)
             mean = ops.sum(known, axis=1, keepdims=True) / ops.maximum(count, 1.0)
             filled = ops.maximum(ops.where(missing, mean, gauges), 0.0)
-            disk = ops.sum(filled[:, :, 2 : 2 + disks], axis=2, keepdims=True)
+            disk = (
+                ops.sum(filled[:, :, 2 : 2 + disks], axis=2, keepdims=True)
+                if disks
+                else filled[:, :, :1] * 0.0
+            )
             traffic = ops.sum(filled[:, :, 2 + disks :], axis=2, keepdims=True)
             return ops.concatenate([filled[:, :, :2], disk, traffic], axis=2)
 

@@ -37,7 +37,7 @@ class Wiring:
 
     Attributes:
         cpu, memory: A gauge each.
-        disk, traffic: Gauges that are added up.
+        disk, traffic: Gauges that are added up; of disk there may be none.
         window: Name of the longest window that the traffic's mean and deviation are known of, where
             it is longer than the steps; else None.
         unit: Smallest traffic worth telling from none.
@@ -70,7 +70,7 @@ def wire(inputs: Sequence[InputField], spec: ModelSpec) -> Wiring:
     """Find the gauges among the inputs by the first word of their names.
 
     Raises:
-        ValueError: one of CPU, memory, disk and traffic has no lags among the inputs.
+        ValueError: one of CPU, memory and traffic has no lags among the inputs.
     """
     if not isinstance(spec.target, ValuesAhead):
         raise ValueError(f"{spec.name} learns values ahead, its target is {spec.target.kind}")
@@ -80,7 +80,7 @@ def wire(inputs: Sequence[InputField], spec: ModelSpec) -> Wiring:
         word: [gauge for gauge in gauges if gauge.startswith(f"{word}_")]
         for word in ("cpu", "memory", "disk")
     }
-    lacking = [word for word, found in groups.items() if not found]
+    lacking = [word for word, found in groups.items() if not found and word != "disk"]
     lacking += [column for column in spec.target.columns if column not in gauges]
     if lacking:
         raise ValueError(f"{spec.name} needs {STEPS} lags each of {lacking}; there are lags of {gauges}")
@@ -243,6 +243,8 @@ def signals(columns: Mapping[str, T], wiring: Wiring, do: Operations[T]) -> Sign
     if wiring.window is not None:
         usual = f"{wiring.cpu}__mean_{wiring.window}"
         add("cpu_change", do.subtract(cpu[0], do.present(columns[usual], cpu[0])), cpu_names[0][0], usual)
+    if not wiring.disk:
+        return Signals(level, values, sources)
     disk, disk_names = lags(*wiring.disk)
     mean = _mean(disk, do)
     mean_or_unit = do.larger(mean, unit)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.base import Array
-from models.plots import BLUE, GREY, ORANGE
+from models.plots import BLUE, GREY, ORANGE, axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,10 +22,12 @@ def what_if(asked: Mapping[str, tuple[Array, Array, Array]]) -> Figure:
     Args:
         asked: By question, the usual latency, the truth and the answer, ms, shape (n,) each.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, plot = axes(
+        "Another load, everything else equal",
+        "Foretold p95 latency over usual (median of bin)",
+        "True p95 latency over usual (median of bin)",
+        height=4.5,
+    )
     ends = []
     for (name, (usual, truth, answer)), colour in zip(
         asked.items(), (BLUE, ORANGE, "#009E73", "#CC79A7"), strict=False
@@ -34,12 +36,7 @@ def what_if(asked: Mapping[str, tuple[Array, Array, Array]]) -> Figure:
         parts = [part for part in np.array_split(np.argsort(told, kind="stable"), BINS) if len(part)]
         points = [(np.median(told[part]), np.median((truth / usual)[part])) for part in parts]
         ends += [value for point in points for value in point]
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
-    axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=GREY, linestyle=":", label="perfect")
-    axes.set(
-        xlabel="Foretold p95 latency over usual (median of bin)",
-        ylabel="True p95 latency over usual (median of bin)",
-        title="Another load, everything else equal",
-    )
-    axes.legend(frameon=False)
+        plot.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+    plot.plot([min(ends), max(ends)], [min(ends), max(ends)], color=GREY, linestyle=":", label="perfect")
+    plot.legend(frameon=False)
     return figure

@@ -116,6 +116,15 @@ class ClassificationTask:
             "precision_recall": plots.precision_recall(label, probability, part.weight, bound),
             "calibration": plots.calibration(label, probability, part.weight),
             "scores": plots.scores(label, probability, part.weight, threshold),
+            "probability_over_time": plots.score_over_time(
+                part,
+                label,
+                probability,
+                answers["alarm"].astype(bool),
+                name="Probability",
+                labelled="it came within the horizon",
+                calling="alarm",
+            ),
         }
 
 

@@ -116,7 +116,8 @@ class DetectionTask:
         from models import plots
 
         label = part.targets[self.target]
-        figures = {"score_over_time": plots.score_over_time(part, label, answers)}
+        called = answers["abnormal"].astype(bool) if "abnormal" in answers else None
+        figures = {"score_over_time": plots.score_over_time(part, label, answers["score"], called)}
         if self._positives(part):
             known = self._known(part)
             figures["precision_recall"] = plots.precision_recall(

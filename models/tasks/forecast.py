@@ -132,10 +132,14 @@ class ForecastTask:
 
         truth = part.targets[self.config.target]
         forecast = answers[self.config.output]
-        return {
+        figures = {
             "forecast": plots.forecast(part, truth, answers, self.config),
             "errors": plots.errors(truth, forecast),
         }
+        if self.config.lower in answers and self.config.upper in answers:
+            within = (truth >= answers[self.config.lower]) & (truth <= answers[self.config.upper])
+            figures["coverage"] = plots.coverage(part, within, self.config.coverage)
+        return figures
 
 
 def pinball(truth: Array, quantile: Array, level: float) -> Array:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _FEAST_TIME = "event_timestamp"
 _REGISTRY_CACHE_SECONDS = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS_PER_WRITE = 2_000  # bounds memory: Feast makes an object of each value
 
 
 def all_views(profile: SourceProfile) -> tuple[ViewDefinition, ...]:
@@ -287,30 +286,23 @@ class FeatureStore:
         return tuple(view.name for view in grid_views(self.views, grid) if view.dataset in spec.datasets)
 
     def _publish(self, view: ViewDefinition, end: datetime) -> int:
-        import polars as pl
-
         from feature_repo.offline_store import DeltaOfflineStore
 
         store = self._store
         feature_view = store.get_feature_view(view.name)
-        newest = pl.DataFrame(
-            DeltaOfflineStore.pull_latest_from_table_or_query(
-                config=store.config,
-                data_source=feature_view.batch_source,
-                join_key_columns=[view.entity],
-                feature_name_columns=[column.name for column in view.stored],
-                timestamp_field=EVENT_TIME,
-                created_timestamp_column=None,
-                start_date=_EPOCH if view.ttl is None else end - view.ttl,
-                end_date=end,
-            ).to_arrow()
-        )
-        for part in newest.iter_slices(_ROWS_PER_WRITE):
-            # One chunk: Feast writes the first chunk of a frame and forgets the others.
-            frame = part.rechunk().to_pandas(use_pyarrow_extension_array=True)
-            # By the provider: write_to_online_store silently drops rows of which all values are
-            # missing, and older values would go on being served.
-            store.provider.ingest_df(feature_view, frame)
+        newest: pl.DataFrame = DeltaOfflineStore.pull_latest_from_table_or_query(
+            config=store.config,
+            data_source=feature_view.batch_source,
+            join_key_columns=[view.entity],
+            feature_name_columns=[column.name for column in view.stored],
+            timestamp_field=EVENT_TIME,
+            created_timestamp_column=None,
+            start_date=_EPOCH if view.ttl is None else end - view.ttl,
+            end_date=end,
+        ).to_polars()
+        # Past Feast's own way, which makes an object of each value, and drops rows of which all values
+        # are missing, so that older values would go on being served.
+        store.provider.online_store.write_frame(store.config, feature_view, newest, view.entity, EVENT_TIME)
         return newest.height
 
     def _stored_online(

@@ -7,9 +7,12 @@ after a crash finds its own identifier and adds nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.errors import LakeConflictError, LakeError
 from pipelines.references import TableRef
@@ -18,9 +21,23 @@ if TYPE_CHECKING:
     import polars as pl
     from deltalake import CommitProperties, DeltaTable, WriterProperties
 
+    from pipelines.adapters.object_store import ObjectStore
     from pipelines.settings import Settings
 
 _CONFLICT_RETRIES = 8
+# A version is read as long as its files are kept, however old its log entries are; the default would
+# drop those after 30 days, with the versions that registered models were trained on.
+LOG_KEPT = {"delta.enableExpiredLogCleanup": "false"}
+
+BUCKETS = "headrace.entityBuckets"
+
+
+class StoredObject(NamedTuple):
+    """An object of the lake: path below it, when it was written (UTC), bytes."""
+
+    path: str
+    modified: datetime
+    size: int
 
 
 class Lake:
@@ -48,17 +65,22 @@ class Lake:
         Raises:
             LakeError: there is no such table.
         """
-        return int(self._open(table).version())
+        return int(self.open(table).version())
 
     def done(self, table: str, work: Iterable[str], version: int | None = None) -> set[str]:
         """Which of these pieces of work the table already holds, or held at a version."""
         if not self.exists(table):
             return set()
-        handle = self._open(table, version)
+        handle = self.open(table, version)
         return {name for name in work if handle.transaction_version(name) is not None}
 
     def append(
-        self, table: str, rows: pl.DataFrame, *, work: Iterable[str], partition_by: str | None = None
+        self,
+        table: str,
+        rows: pl.DataFrame,
+        *,
+        work: Iterable[str],
+        partition_by: str | Sequence[str] | None = None,
     ) -> TableRef:
         """Add rows once for the named work.
 
@@ -67,7 +89,7 @@ class Lake:
             rows: The rows; their schema must be the table's, new columns are added to the table.
             work: What these rows stand for, e.g. ``["ingest:2026-01-01T00:00Z"]``. All of it is
                 recorded with the rows in one commit.
-            partition_by: Column of type date, on creation.
+            partition_by: Column, or columns, by which files are apart; on creation.
 
         Returns:
             The version that holds the rows, with ``rows_added=0`` where all of the work was there.
@@ -84,7 +106,7 @@ class Lake:
         from deltalake.exceptions import CommitFailedError
 
         for _ in range(_CONFLICT_RETRIES):
-            handle = self._open(table)
+            handle = self.open(table)
             if self._is_done(handle, table, names):
                 return TableRef(table=table, version=handle.version())
             try:
@@ -108,7 +130,7 @@ class Lake:
         where: str,
         work: Iterable[str] = (),
         version: int | None = None,
-        partition_by: str | None = None,
+        partition_by: str | Sequence[str] | None = None,
         plain_numbers: bool = False,
     ) -> TableRef:
         """Put ``rows`` in the place of those that match ``where``, in one commit.
@@ -136,7 +158,7 @@ class Lake:
         names = list(work)
         self.create(table, rows, partition_by=partition_by)
         for _ in range(_CONFLICT_RETRIES if version is None else 1):
-            handle = self._open(table, version)
+            handle = self.open(table, version)
             if names and self._is_done(handle, table, names):
                 return TableRef(table=table, version=handle.version())
             try:
@@ -162,16 +184,14 @@ class Lake:
         """
         import polars as pl
 
-        return pl.scan_delta(self._open(table, version))
+        return pl.scan_delta(self.open(table, version))
 
     def write_object(self, path: str, content: bytes) -> str:
         """Store an immutable object under a path of its own hash or name; returns its address."""
         import fsspec
 
         if self.url.startswith("s3://"):
-            from pipelines.adapters.object_store import ObjectStore
-
-            return ObjectStore.from_storage_options(self._options).write(self.address(path), content)
+            return self._objects().write(self.address(path), content)
         target = self.address(path)
         with fsspec.open(
             f"{target}.{hashlib.sha256(content).hexdigest()[:8]}.part", "wb", auto_mkdir=True
@@ -188,16 +208,27 @@ class Lake:
             LakeError: there is no such object.
         """
         if url.startswith("s3://"):
-            from pipelines.adapters.object_store import ObjectStore
-
-            return ObjectStore.from_storage_options(self._options).read(url)
+            return self._objects().read(url)
         try:
             with open(url, "rb") as file:
                 return file.read()
         except FileNotFoundError as error:
             raise LakeError(f"no object at {url}") from error
 
-    def create(self, table: str, rows: pl.DataFrame, *, partition_by: str | None = None) -> None:
+    def buckets(self, table: str, otherwise: int = 1) -> int:
+        """In how many buckets of entities a table is kept; ``otherwise``: where there is no table yet."""
+        if not self.exists(table):
+            return otherwise
+        return int(self.open(table).metadata().configuration.get(BUCKETS, 1))
+
+    def create(
+        self,
+        table: str,
+        rows: pl.DataFrame,
+        *,
+        partition_by: str | Sequence[str] | None = None,
+        buckets: int = 1,
+    ) -> None:
         """Make an empty table with the schema of ``rows``, where there is none of that name."""
         if self.exists(table):
             return
@@ -209,7 +240,11 @@ class Lake:
                 self.address(table),
                 schema=rows.head(0).to_arrow().schema,
                 mode="ignore",
-                partition_by=partition_by,
+                partition_by=partition_by
+                if partition_by is None or isinstance(partition_by, str)
+                else [*partition_by],
+                configuration=LOG_KEPT | ({BUCKETS: str(buckets)} if buckets > 1 else {}),
+                raise_if_key_not_exists=False,
                 storage_options=self._options or None,
             )
         except CommitFailedError:
@@ -222,19 +257,84 @@ class Lake:
             raise LakeError(f"{table} holds {sorted(present)} but not all of {names}: write them apart")
         return bool(present)
 
-    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+    def open(self, table: str, version: int | None = None) -> DeltaTable:
+        """One version of a table; ``None`` is the newest.
+
+        Raises:
+            LakeError: there is no such table or version.
+        """
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         from feature_repo.delta import ReadableDeltaTable
 
+        options = self._options or None
         try:
-            return ReadableDeltaTable(
-                self.address(table), version=version, storage_options=self._options or None
-            )
+            return ReadableDeltaTable(self.address(table), version=version, storage_options=options)
         except TableNotFoundError as error:
             raise LakeError(f"no table {table} in {self.url}: has its stage run?") from error
         except DeltaError as error:
-            raise LakeError(f"cannot open {table} version {version} in {self.url}: {error}") from error
+            if version is None:
+                raise LakeError(f"cannot open {table} in {self.url}: {error}") from error
+            newest = self.version(table)
+            if version > newest:
+                raise LakeError(
+                    f"{table} has no version {version}: its newest is {newest}; name one of 0 to {newest}"
+                ) from error
+            raise LakeError(
+                f"version {version} of {table} is not kept any more (the newest is {newest}): housekeeping removed it, "
+                f"or its log is damaged: {error}"
+            ) from error
+
+    def tables(self, below: str = "") -> list[str]:
+        """Paths of all tables below a path, in order."""
+        found: list[str] = []
+        folders = self._folders(below)
+        if "_delta_log" in folders:
+            return [below]
+        for name in folders:
+            found += self.tables(f"{below}/{name}" if below else name)
+        return found
+
+    def objects(self, below: str) -> list[StoredObject]:
+        """Objects below a path that is no table, in order of their paths."""
+        if self.url.startswith("s3://"):
+            found = self._objects().list(self.address(below))
+            return [
+                StoredObject(url[len(self.url) + 1 :], modified, size)
+                for url, modified, size in sorted(found)
+            ]
+        root = Path(self.url)
+        files = sorted(path for path in (root / below).rglob("*") if path.is_file())
+        return [
+            StoredObject(
+                path.relative_to(root).as_posix(),
+                datetime.fromtimestamp(path.stat().st_mtime, UTC),
+                path.stat().st_size,
+            )
+            for path in files
+        ]
+
+    def delete_object(self, path: str) -> None:
+        """Remove an object; no error where there is none."""
+        if self.url.startswith("s3://"):
+            self._objects().delete(self.address(path))
+            return
+        target = Path(self.address(path))
+        target.unlink(missing_ok=True)
+        # Folders are no objects: one that became empty goes as well.
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()
+
+    def _folders(self, below: str) -> list[str]:
+        if self.url.startswith("s3://"):
+            return list(self._objects().folders(self.address(below)))
+        folder = Path(self.url) / below
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def _objects(self) -> ObjectStore:
+        from pipelines.adapters.object_store import ObjectStore
+
+        return ObjectStore.from_storage_options(self._options)
 
 
 def _named(work: list[str]) -> CommitProperties:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipelines.errors import LakeError
 
 if TYPE_CHECKING:
+    from minio import Minio
+
     from pipelines.settings import Settings
 
 
@@ -47,29 +50,68 @@ class ObjectStore:
             raise LakeError(f"no object at {url}") from error
         return body
 
+    def keys(self, url: str) -> Iterator[str]:
+        """Keys of all objects below an address."""
+        bucket, prefix = _split(url)
+        for page in self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=f"{prefix.rstrip('/')}/"
+        ):
+            yield from (item["Key"] for item in page.get("Contents", []))
 
-def ensure_bucket(settings: Settings, bucket: str) -> bool:
-    """Make the bucket with versioning on, where it is missing. Returns whether it was made.
+    def list(self, url: str) -> Iterator[tuple[str, datetime, int]]:
+        """Address, time of writing (UTC) and size of each object below an address."""
+        bucket, prefix = _split(url.rstrip("/") + "/")
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                yield f"s3://{bucket}/{item['Key']}", item["LastModified"].astimezone(UTC), item["Size"]
+
+    def folders(self, url: str) -> Sequence[str]:
+        """Names of the folders right below an address, in order."""
+        bucket, prefix = _split(url.rstrip("/") + "/")
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, Delimiter="/"
+        )
+        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
+        return sorted(key.removeprefix(prefix).rstrip("/") for key in found)
+
+    def delete(self, url: str) -> None:
+        """No error where there is no such object."""
+        bucket, key = _split(url)
+        self._client.delete_object(Bucket=bucket, Key=key)
+
+
+def client_of(settings: Settings) -> Minio:
+    """MinIO's client, with the keys of the settings.
 
     Raises:
         LakeError: no endpoint or no keys are set.
     """
     from minio import Minio
-    from minio.commonconfig import ENABLED
-    from minio.versioningconfig import VersioningConfig
 
     if not (settings.s3_endpoint_url and settings.s3_access_key_id and settings.s3_secret_access_key):
         raise LakeError(
             "an S3 lake needs HEADRACE_S3_ENDPOINT_URL, HEADRACE_S3_ACCESS_KEY_ID and HEADRACE_S3_SECRET_ACCESS_KEY"
         )
     endpoint = urlsplit(settings.s3_endpoint_url)
-    client = Minio(
+    return Minio(
         endpoint.netloc,
         access_key=settings.s3_access_key_id,
         secret_key=settings.s3_secret_access_key.get_secret_value(),
         secure=endpoint.scheme == "https",
         region=settings.s3_region,
     )
+
+
+def ensure_bucket(settings: Settings, bucket: str) -> bool:
+    """Make the bucket with versioning on, where it is missing. Returns whether it was made.
+
+    Raises:
+        LakeError: as :func:`client_of`.
+    """
+    from minio.commonconfig import ENABLED
+    from minio.versioningconfig import VersioningConfig
+
+    client = client_of(settings)
     if client.bucket_exists(bucket):
         return False
     client.make_bucket(bucket)

@@ -121,6 +121,15 @@ class Registry:
             raise
         return True
 
+    def set_model_description(self, name: str, description: str) -> None:
+        """Markdown that the MLflow page of the registered model shows."""
+        body = {"name": name, "description": description}
+        self._rest.call("PATCH", f"{_API}/registered-models/update", body)
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        body = {"name": name, "key": key, "value": value}
+        self._rest.call("POST", f"{_API}/registered-models/set-tag", body)
+
     # Versions
 
     def version(self, name: str, version: str) -> ModelVersion | None:

@@ -54,7 +54,7 @@ class Signer:
         """
         if settings.signing_key is not None:
             return cls(settings.signing_key)
-        folder = settings.home / "secrets"
+        folder = settings.secrets
         if not (folder / PRIVATE_KEY).exists():
             if settings.environment == "production":
                 raise SettingsError(
@@ -104,7 +104,7 @@ class Trust:
     def of(cls, settings: Settings) -> Trust:
         if settings.trusted_keys:
             return cls(tuple(Path(name.strip()) for name in settings.trusted_keys.split(",") if name.strip()))
-        return cls((settings.home / "secrets" / PUBLIC_KEY,), own=True)
+        return cls((settings.secrets / PUBLIC_KEY,), own=True)
 
     def verify(self, folder: Path, manifest_sha256: str) -> str:
         """Check that a trusted key signed this export's manifest; returns the key's identifier.
@@ -185,8 +185,11 @@ def _load_private(path: Path) -> CryptoSigner:
     from securesystemslib.signer import CryptoSigner
 
     try:
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
+        found = path.stat()
+        mode = found.st_mode & 0o777
+        # Kubernetes mounts secrets as root's own, to be read by the group of the pod.
+        mounted = found.st_uid == 0 and os.getuid() != 0
+        if mode & (0o037 if mounted else 0o077):
             raise SettingsError(
                 f"{path} is readable by others than its owner (mode {mode:o}): chmod 600 {path}, and if others may "
                 "have read it, make a new one"

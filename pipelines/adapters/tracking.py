@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 RUN_KEY = "headrace.run_key"
+_NOTE = "mlflow.note.content"  # MLflow's own tag for a description
 
 
 @lru_cache(maxsize=1)
@@ -76,3 +77,17 @@ def resumed(settings: Settings, run_id: str) -> Iterator[None]:
     client(settings)
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         yield
+
+
+def describe(
+    settings: Settings, run_id: str, description: str, tags: dict[str, str], *, experiment: str
+) -> None:
+    """What MLflow's page of a run says in words, with tags to search by.
+
+    Args:
+        description, experiment: Markdown, of the run and of its experiment.
+    """
+    mlflow_client = client(settings)
+    for name, text in {**tags, _NOTE: description}.items():
+        mlflow_client.set_tag(run_id, name, text)
+    mlflow_client.set_experiment_tag(mlflow_client.get_run(run_id).info.experiment_id, _NOTE, experiment)

@@ -55,7 +55,7 @@ def secret(settings: Settings) -> str:
     """
     if settings.webhook_secret is not None:
         return settings.webhook_secret.get_secret_value()
-    path = settings.home / "secrets" / "mlflow_webhook_secret"
+    path = settings.secrets / "mlflow_webhook_secret"
     if not path.exists():
         if settings.environment == "production":
             raise SettingsError("HEADRACE_WEBHOOK_SECRET is not set; in production it is not generated")

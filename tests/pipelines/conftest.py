@@ -2,14 +2,11 @@
 
 ``small_source``: path of a profile with telemetry (gauge, counter), events and inventory.
 ``put_clean``: appends rows to a clean table of that source.
-``s3_server``: address of an S3 server (moto) that speaks the real wire format.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -81,10 +78,10 @@ def small_source(tmp_path_factory: pytest.TempPathFactory) -> str:
 def put_clean(small_source: str) -> PutClean:
     """``put_clean(settings, dataset, rows)``: a row is a dict of its columns, and ``arrived`` (default: ``seen_at``).
 
-    Rows are appended by daily slices of their arrival, one commit per slice.
+    ``source=`` names another profile whose times are called ``seen_at``. Rows are appended by daily slices of their arrival, one commit per slice.
     """
 
-    def put(settings: Any, dataset: str, rows: Sequence[Row]) -> None:
+    def put(settings: Any, dataset: str, rows: Sequence[Row], source: str = small_source) -> None:
         import polars as pl
 
         from feature_repo.transformations import TYPES, UTC_TIME
@@ -92,7 +89,7 @@ def put_clean(small_source: str) -> PutClean:
         from pipelines.references import Layer
         from pipelines.sources.profile import load_profile
 
-        profile = load_profile(small_source)
+        profile = load_profile(source)
         columns = {column.name: TYPES[column.type] for column in profile.dataset(dataset).columns}
         slices: dict[datetime, list[Row]] = {}
         for row in rows:
@@ -118,30 +115,3 @@ def put_clean(small_source: str) -> PutClean:
 def _midnight(moment: datetime) -> datetime:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (moment - epoch) // timedelta(days=1) * timedelta(days=1)
-
-
-# In a process of its own: deltalake holds Python's lock while it waits for an answer, so a server
-# in one of this process's threads could never give it.
-_SERVE_S3 = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE_S3],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    process.communicate()  # the end of its input is its sign to stop
-    assert process.wait(30) == 0

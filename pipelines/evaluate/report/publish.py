@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pipelines.errors import EvaluationError, LineageError
 from pipelines.evaluate.report.evidence import CANDIDATE, Evidence, Link
+from pipelines.evaluate.report.intervals import intervals
 from pipelines.evaluate.report.markdown import markdown
 from pipelines.evaluate.report.page import html
 
@@ -74,6 +75,8 @@ def publish(
         mlflow.log_dict(verdict.model_dump(mode="json") | {"figures": figures}, VERDICT)
         for plot, figure in plots.get(CANDIDATE, {}).items():
             mlflow.log_figure(figure, f"gate/holdout_{plot}.png")
+        if (seen := intervals(verdict.checks)) is not None:
+            mlflow.log_figure(seen, "gate/intervals.png")
         # The page turns the figures' colours for dark surroundings, so it comes after them.
         mlflow.log_text(html(evidence), HTML)
         short = markdown(_with_report(evidence, url))

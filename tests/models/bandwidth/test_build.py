@@ -38,17 +38,21 @@ def test_importance_is_shared_among_the_inputs(fitted):
 
 
 def test_the_export_answers_as_the_native_model_does_gaps_included(fitted, parts, tmp_path):
-    holdout = with_gaps(parts[2])
-    served = fitted.save(tmp_path)
+    native, exported = both(fitted, with_gaps(parts[2]), tmp_path)
+    for name, values in native.items():
+        np.testing.assert_allclose(exported[name], values, rtol=2e-5, atol=1e-4, err_msg=name)
+
+
+def both(fitted, part: Observations, folder):
+    """Answers of the native model and of its export."""
+    served = fitted.save(folder)
     raw = {
-        estimator.name: OnnxRuntime(estimator, tmp_path).raw(
-            estimator_matrix(holdout.columns, fitted.inputs, estimator)
+        estimator.name: OnnxRuntime(estimator, folder).raw(
+            estimator_matrix(part.columns, fitted.inputs, estimator)
         )
         for estimator in served.estimators
     }
-    native, exported = fitted.answer(holdout), served.head.answer(holdout.columns, raw)
-    for name, values in native.items():
-        np.testing.assert_allclose(exported[name], values, rtol=2e-5, atol=1e-4, err_msg=name)
+    return fitted.answer(part), served.head.answer(part.columns, raw)
 
 
 def with_gaps(part: Observations) -> Observations:
@@ -105,6 +109,14 @@ def names_of(wiring):
 
 
 def test_inputs_without_a_gauge_are_refused(parts):
-    rest = tuple(field for field in inputs_of(parts[0]) if not field.name.startswith("disk"))
-    with pytest.raises(ValueError, match="disk"):
+    rest = tuple(field for field in inputs_of(parts[0]) if not field.name.startswith("memory"))
+    with pytest.raises(ValueError, match="memory"):
         wire(rest, SPEC)
+
+
+def test_a_source_without_disks_is_learned_from_all_the_same(parts, tmp_path):
+    pytest.importorskip("tensorflow")
+    train, valid, holdout = parts
+    rest = tuple(field for field in inputs_of(train) if not field.name.startswith("disk"))
+    native, exported = both(BUILDER.fit(train, valid, rest, SMALL, 7, SPEC), with_gaps(holdout), tmp_path)
+    np.testing.assert_allclose(exported["forecast"], native["forecast"], rtol=2e-5, atol=1e-4)
