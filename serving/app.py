@@ -62,11 +62,15 @@ class Shared:
         limits: Rates of the API keys.
         shards: Figures of all processes.
         wake: Called where an alias moved, so that the other processes look at the registry too.
+        loaded: Called once, when this process has loaded what it should.
+        admitted: Returns when this process may listen; None: it listens from its start.
     """
 
     limits: RateLimits = field(default_factory=RateLimits)
     shards: Shards | None = None
     wake: Callable[[], None] = lambda: None
+    loaded: Callable[[], None] = lambda: None
+    admitted: Callable[[], None] | None = None
 
 
 class Server(Dispatcher):

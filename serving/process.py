@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import uvicorn
 
@@ -19,10 +21,11 @@ from serving.app import Server, Shared, create_app
 from serving.clients import watched_protocol
 
 GRACE_SECONDS = 10
+LOAD_SECONDS = 20.0
 
 _REGISTRY_TIMEOUT_SECONDS = 5.0
 _BACKLOG = 2048
-_LOAD_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
 _SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger(__name__)
@@ -61,15 +64,12 @@ def run(
     settings: Settings,
     listeners: list[socket.socket],
     shared: Shared | None = None,
-    *,
-    in_place: bool = False,
 ) -> None:
     """Serve by the settings until SIGTERM or SIGINT.
 
     Args:
         listeners: Without that for predictions, where the port is shared.
         shared: With the other processes of this server; None: this is the only one.
-        in_place: Of one that ended while others go on: it listens when it has loaded what it should.
 
     Raises:
         SettingsError: as :func:`serving.app.create_app`.
@@ -79,8 +79,13 @@ def run(
     add_grpc(app, settings, shared=shared is not None)
     if shared is not None:
         signal.signal(signal.SIGUSR1, lambda *_: app.follower.wake())
-        if in_place:
+        if shared.admitted is not None:
             _load(app)
+            shared.admitted()
+        else:
+            threading.Thread(
+                target=_tell_when_ready, args=(app, shared.loaded), name="first-look", daemon=True
+            ).start()
         listeners = [listen_beside(settings), *listeners]
     log.info("serving on %s, following %s", settings.serving, settings.tracking)
     serve(app, settings, *listeners)
@@ -152,7 +157,15 @@ def _load(app: Server) -> None:
 
     first = threading.Thread(target=look_and_settle, name="first-look", daemon=True)
     first.start()
-    first.join(_LOAD_SECONDS)
+    first.join(LOAD_SECONDS)
+
+
+def _tell_when_ready(app: Server, loaded: Callable[[], None]) -> None:
+    """Call when the application, which listens already, has loaded what it should; or after as long as may take."""
+    ends = time.monotonic() + LOAD_SECONDS
+    while not app.plane.readiness().ready and time.monotonic() < ends:
+        time.sleep(_LOOK_SECONDS)
+    loaded()
 
 
 def _listen(host: str, port: int, setting: str, *, beside: bool = False) -> socket.socket:

@@ -3,8 +3,10 @@
 The parent imports the server once and forks: what the processes have in common is in memory once, and a new
 one is there in milliseconds. It answers nothing itself, but holds the ports. Each process listens on
 them for itself (SO_REUSEPORT), so that the kernel spreads connections evenly (of one socket for all, whichever
-process wakes first takes every connection of a burst); and one that takes another's place listens only
-when it has loaded what it should: until then the others are asked.
+process wakes first takes every connection of a burst). Of those that start together only the first listens
+at once, so that those that probe the server see it live, and starting; all others, and one that takes another's
+place, listen when they have loaded what they should and the first has too: whoever is told that the server is
+ready meets no process that is not.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -125,6 +128,7 @@ class Parent:
         self._began = time.monotonic()
         self._own = Shards(self.folder, "parent")
         self._alive, self._parents_end = os.pipe()
+        self._first_loaded, self._first_loads = os.pipe()
         self._workers = [_Worker(number) for number in range(self.settings.serving_workers)]
         try:
             while True:
@@ -157,6 +161,8 @@ class Parent:
         worker.pid = os.fork()
         if not worker.pid:
             self._child(worker.shards)
+        if self._started == 1:
+            os.close(self._first_loads)  # only the first process has it now: at its end it is closed too
         log.info("worker %d is process %d", worker.number, worker.pid)
 
     def _child(self, shards: Shards) -> NoReturn:
@@ -166,9 +172,14 @@ class Parent:
             os.close(self._parents_end)
             _end_with_parent(self._alive)
             parent = os.getppid()
-            shared = Shared(self._limits, shards, lambda: os.kill(parent, signal.SIGUSR1))
-            # At the start nobody else is there to be asked: those that probe the server shall see it live.
-            process.run(self.settings, self.admin, shared, in_place=self._started > len(self._workers))
+            shared = Shared(
+                self._limits,
+                shards,
+                wake=lambda: os.kill(parent, signal.SIGUSR1),
+                loaded=lambda: os.close(self._first_loads),
+                admitted=self._wait_for_first if self._started > 1 else None,
+            )
+            process.run(self.settings, self.admin, shared)
             code = 0
         except HeadraceError as error:
             log.error("%s", error)
@@ -181,6 +192,10 @@ class Parent:
             logging.shutdown()
             sys.stderr.flush()
             os._exit(code)  # what the parent would do at its end is not the child's
+
+    def _wait_for_first(self) -> None:
+        """Wait until the first process has loaded what it should, or is gone; for so long at most."""
+        select.select([self._first_loaded], [], [], process.LOAD_SECONDS)
 
     def _reap(self) -> None:
         """Note who ended, and when to start another."""

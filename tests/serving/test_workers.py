@@ -66,7 +66,7 @@ def start(
     settings: Settings, fill_cache: Callable[..., Path], wait_until: Callable[..., None], tmp_path: Path
 ) -> Callable[..., object]:
     @contextmanager
-    def started(ports: tuple[int, int], **more: str) -> Iterator[Started]:
+    def started(ports: tuple[int, int], *, wait: bool = True, **more: str) -> Iterator[Started]:
         fill_cache(settings, {"production": "1"})
         folder = settings.home / "serving"
         # One of ONNX Runtime beside that of LightGBM: both libraries are imported before the processes part.
@@ -107,7 +107,8 @@ def start(
                 return False
 
         try:
-            wait_until(all_ready)
+            if wait:
+                wait_until(all_ready)
             yield server
         finally:
             process.send_signal(signal.SIGTERM)
@@ -166,6 +167,40 @@ def test_figures_are_those_of_all_processes_whoever_is_asked(
         assert f"headrace_workers {WORKERS}.0" in text
         assert text.count("# TYPE headrace_requests_total counter") == 1
         assert 'headrace_requests_in_flight{transport="rest"}' in text
+
+
+def test_who_is_told_that_it_is_ready_meets_no_process_that_is_not(
+    start: Callable[..., object], ports: tuple[int, int]
+) -> None:
+    with start(ports, wait=False) as server:  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 30
+        while not _says_ready(server):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert Counter(server.ask() for _ in range(200)) == {200: 200}
+        while len(_listening(server)) < WORKERS:  # the others come when they have loaded
+            assert server.ask() == 200
+            assert time.monotonic() < deadline
+
+
+def _says_ready(server: Started) -> bool:
+    try:
+        return httpx.get(f"{server.url}/v2/health/ready", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _listening(server: Started) -> set[int]:
+    """Processes that listen for predictions."""
+    port = int(server.url.rpartition(":")[2])
+    return {
+        worker.pid
+        for worker in server.workers()
+        if any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for each in worker.net_connections("tcp")
+        )
+    }
 
 
 def test_a_killed_worker_costs_its_own_connections_and_comes_back(
