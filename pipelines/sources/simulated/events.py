@@ -73,9 +73,11 @@ class EventLog:
             & (incidents.end > day * DAY)
             & np.isin(incidents.course, [Course.FAILS, Course.HEALS])
         )
+        shown = 1.0 - self._telemetry.schedule.hidden_share(slots)
         for index in range(len(active)):
             row = active.machine[index]
-            rate = _ERRORS_PER_HOUR * active.signs(index, slots)[None, :] * _SLOT / HOUR
+            told = shown[row] * active.signs(index, slots)[None, :]
+            rate = _ERRORS_PER_HOUR * told * _SLOT / HOUR
             _, time = self._reported(rate, "decay", number[row : row + 1], slot, slots)
             parts.append(
                 _events(

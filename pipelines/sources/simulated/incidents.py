@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.sources.simulated.fleet import DAY, LIFE_YEARS, Fleet
 from pipelines.sources.simulated.randomness import Bools, Floats, Ints, Randomness
-from pipelines.sources.simulated.regimes import FailureRate, Regime
+from pipelines.sources.simulated.regimes import FailureRate, HiddenSigns, Regime
 
 HOUR = 3_600
 BLOCK = 8 * DAY
@@ -130,6 +130,7 @@ class Schedule:
         self._fleet = fleet
         self._randomness = randomness
         self._rates = [regime for regime in regimes if isinstance(regime, FailureRate)]
+        self._hiding = [regime for regime in regimes if isinstance(regime, HiddenSigns)]
         self._calendars: dict[int, Calendar] = {}
 
     def around(self, day: int) -> Calendar:
@@ -190,6 +191,7 @@ class Schedule:
         )
         counted = np.where(course == Course.HARMLESS, counted * (draw("counts", 0.0, 1.0) < 0.3), counted)
         counted = np.where(course == Course.FAILS_SUDDENLY, 0.0, counted)
+        counted = np.where(course == Course.HARMLESS, counted, counted * (1.0 - self.hidden_share(start)))
         strength = np.exp(0.25 * random.normal("incident/strength", number, block))
         turn = draw("turn", 21.0, 30.0)
 
@@ -219,6 +221,14 @@ class Schedule:
             concerned = regime.concerns(fleet)[:, None] & regime.during(start)
             chance = np.where(concerned, chance * regime.factor, chance)
         return np.minimum(chance, 0.97)
+
+    def hidden_share(self, times: Ints) -> Floats:
+        """Of the signs of decay at these times, by the regimes in force; shape (machines, times)."""
+        share = np.zeros((len(self._fleet), times.shape[-1]))
+        for regime in self._hiding:
+            concerned = regime.concerns(self._fleet)[:, None] & regime.during(times)
+            share = np.where(concerned, np.maximum(share, regime.share), share)
+        return share
 
     def _maintenance(self, begin: int, end: int, incidents: Incidents) -> Maintenance:
         fleet, random = self._fleet, self._randomness

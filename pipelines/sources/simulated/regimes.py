@@ -120,6 +120,17 @@ class FailureRate(_Regime):
     factor: float = Field(ge=0, le=1000)
 
 
+class HiddenSigns(_Regime):
+    """Firmware that hides decay: a share of its signs is not shown, and the machine throttles instead.
+
+    Harmless trouble shows as ever. Counters of errors go on for decay that began before. Throttling is less load
+    and less heat.
+    """
+
+    kind: Literal["hidden_signs"]
+    share: float = Field(gt=0, le=1)
+
+
 class UnitChange(_Regime):
     """A column is reported in another unit: each value times the factor, unbounded."""
 
@@ -157,7 +168,15 @@ class MissingColumn(_Regime):
 
 
 Regime = Annotated[
-    LoadScale | MetricShift | Noise | FailureRate | UnitChange | StuckSensor | NewMachines | MissingColumn,
+    LoadScale
+    | MetricShift
+    | Noise
+    | FailureRate
+    | HiddenSigns
+    | UnitChange
+    | StuckSensor
+    | NewMachines
+    | MissingColumn,
     Field(discriminator="kind"),
 ]
 _ONE: TypeAdapter[Regime] = TypeAdapter(Regime)

@@ -118,7 +118,9 @@ class Telemetry:
         )
         decay = _signs(active, len(fleet), times, [Course.FAILS, Course.HEALS])
         trouble = _signs(active, len(fleet), times, [Course.HARMLESS])
-        disk, memory, thermal, network = decay
+        hidden = self.schedule.hidden_share(times)
+        throttled = np.minimum(hidden * decay.sum(axis=0), 1.5)
+        disk, memory, thermal, network = decay * (1.0 - hidden)
         of_disk, of_memory, of_thermal, of_network = trouble
 
         days = times / DAY
@@ -128,7 +130,7 @@ class Telemetry:
         load = (
             load * (1.0 - 0.15 * np.minimum(network, 3.0)) * _drain(calendar.maintenance, len(fleet), times)
         )
-        load = self._scaled(load, times)
+        load = self._scaled(load * (1.0 - 0.30 * throttled), times)
         spike = self._spikes(times)
 
         demand = fleet.cpu_idle[:, None] + fleet.cpu_per_load[:, None] * load * (
@@ -161,7 +163,7 @@ class Telemetry:
 
         filled = (days[None, :] + fleet.number[:, None] * 0.37) % fleet.disk_cleaned_every[:, None]
         heat = self._inlet(times)[fleet.zone] + fleet.heat[:, None] * busy + 0.7 * noise["temperature"]
-        heat = heat + 10.0 * thermal + 6.0 * of_thermal
+        heat = heat + 10.0 * thermal + 6.0 * of_thermal - 7.0 * throttled
 
         truth = {
             "cpu_percent": cpu,

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from pipelines.errors import SourceError
+from pipelines.references import Window
 from pipelines.sources.simulated.regimes import append_regime, load_regimes, parse_regime
+from pipelines.sources.simulated.source import SimulatedSource
 from pipelines.sources.simulated.telemetry import METRICS
 from tests.pipelines.sources.simulation import (
     DAY,
@@ -51,6 +53,7 @@ KINDS = st.one_of(
     ),
     st.builds(lambda f: {"kind": "noise", "factor": f}, st.floats(0, 5)),
     st.builds(lambda f: {"kind": "failure_rate", "factor": f}, st.floats(0, 50)),
+    st.builds(lambda s: {"kind": "hidden_signs", "share": s}, st.floats(0.01, 1)),
     st.builds(
         lambda c, f: {"kind": "unit_change", "column": c, "factor": f},
         st.sampled_from(METRICS),
@@ -217,6 +220,37 @@ def test_failure_rate_changes_the_number_of_failures(tmp_path: Path) -> None:
         counts.append(len(events.filter(pl.col("kind") == "failure").unique()))
     assert counts[0] == 0
     assert counts[2] > 1.5 * counts[1] > 0
+
+
+def test_hidden_signs_leave_the_failures_and_change_what_is_seen_before_them(tmp_path: Path) -> None:
+    window = span(START + 8 * DAY, 24 * DAY)
+    change = {"kind": "hidden_signs", "from": moment(0), "share": 1.0}
+    failures, shown = before_failures(source(30), window)
+    with_it, hidden = before_failures(source(30, script=write(tmp_path / "s.yaml", change)), window)
+    assert failures.equals(with_it)
+    assert hidden["requests_per_second"] < 0.9 * shown["requests_per_second"]
+    assert hidden["temperature_c"] < shown["temperature_c"] - 5.0
+    assert hidden["disk_latency_ms"] < 0.8 * shown["disk_latency_ms"]
+    assert hidden["memory_percent"] < shown["memory_percent"]
+
+
+def before_failures(fleet: SimulatedSource, window: Window) -> tuple[pl.DataFrame, dict[str, float]]:
+    """Failures, and the means of metrics in the six hours before them."""
+    events, telemetry = (
+        sound(fleet.read(PROFILE.dataset(name), window), PROFILE.dataset(name), window)
+        for name in ("events", "telemetry")
+    )
+    failures = events.filter(pl.col("kind") == "failure").select("machine_id", "event_time").sort(pl.all())
+    near = telemetry.sort("event_time").join_asof(
+        failures.sort("event_time").with_columns(failure=pl.col("event_time")),
+        on="event_time",
+        by="machine_id",
+        strategy="forward",
+        tolerance="6h",
+        check_sortedness=False,  # it cannot be checked by machine
+    )
+    means = near.filter(pl.col("failure").is_not_null()).mean()
+    return failures, {name: means[name].item() for name in METRICS}
 
 
 @pytest.mark.parametrize(
