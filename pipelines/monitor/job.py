@@ -19,7 +19,7 @@ from pipelines.errors import BrokenDataError, MonitorError
 from pipelines.monitor import checks, label_door, page, requests
 from pipelines.monitor.champion import Champion, answers_of, loaded
 from pipelines.monitor.looks import estimated as estimate
-from pipelines.monitor.looks import label_lag, labelled, scored, served, windowed
+from pipelines.monitor.looks import label_lag, labelled, late, scored, served, windowed
 from pipelines.monitor.records import Cause, Check
 from pipelines.monitor.retrain import unripe
 from pipelines.references import Reference, Window
@@ -172,6 +172,7 @@ def _look(
         found["targets"], realised = labelled(champion, kept, end, settings)
         caught_up = scored(realised, earlier, end - label_lag(spec))
         realised, skewed = served(champion, realised, observed.entity, longest, settings)
+        came_late = late(champion, earlier, longest, settings)
         estimated = estimate(champion, observed, answers, settings)
     latest = observed.rows["event_time"].max() if observed.rows.height else None
     newest = latest if isinstance(latest, datetime) else None
@@ -192,6 +193,7 @@ def _look(
         realised=realised,
         estimated=estimated,
         scored=caught_up,
+        late=came_late,
         rows=observed.rows.height,
         skewed=skewed,
         blind=steps.blind(found["features"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.adapters.lake import Lake
 from pipelines.errors import LakeError
 from pipelines.monitor.champion import Champion, inputs_of
-from pipelines.monitor.records import Check, Figures, Scored
+from pipelines.monitor.records import Check, Figures, Late, Scored
 from pipelines.references import Window
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.monitor.drift import Finding
     from pipelines.monitor.observe import Observed
     from pipelines.monitor.reference import Kept
+    from pipelines.monitor.served import Labelled
     from pipelines.settings import Settings
 
 
@@ -137,12 +138,10 @@ def served(
     Args:
         grid: What to say where it is not.
     """
-    from models.base import builder_of
     from pipelines.monitor import served
-    from pipelines.monitor.quality import broken_floors
 
     spec = champion.spec
-    whole = Window(start=window.start - label_lag(spec), end=window.end)
+    whole = _answered(spec, window)
     rows = served.predictions(champion.name, champion.version.version, whole, settings)
     if rows is None or not rows.height:
         return grid, ()
@@ -150,10 +149,44 @@ def served(
     known = served.labelled(rows, champion.name, spec, champion.profile, entity, whole, settings)
     if known is None or len(known.part) < spec.monitor.min_labels:
         return grid, skewed
+    return _figures(known, spec), skewed
+
+
+def late(champion: Champion, earlier: Sequence[Check], window: Window, settings: Settings) -> Late:
+    """Realised quality of answers that are too old for :func:`served`, whose labels came since it was last looked for.
+
+    Labels wait until there are enough of them.
+
+    Args:
+        earlier: Checks of the same version, oldest first.
+        window: The check's longest.
+    """
+    from pipelines.monitor import served
+
+    spec, last = champion.spec, earlier[-1].late if earlier else Late()
+    stands = last.at is not None and last.at > window.start
+    before = _answered(spec, window).start
+    known, newest = served.late(champion.name, champion.version.version, spec, before, last.seen, settings)
+    if known is None:
+        return last.model_copy(update={"seen": newest}) if stands else Late(seen=newest)
+    if len(known.part) < spec.monitor.min_labels:
+        return last if stands else Late(seen=last.seen)
+    return Late(figures=_figures(known, spec), at=window.end, seen=newest)
+
+
+def _answered(spec: ModelSpec, window: Window) -> Window:
+    """When answers were given that a check's realised quality is of."""
+    return Window(start=window.start - label_lag(spec), end=window.end)
+
+
+def _figures(known: Labelled, spec: ModelSpec) -> Figures:
+    from models.base import builder_of
+    from pipelines.monitor.quality import broken_floors
+
     task = builder_of(spec).task(spec)
     values, positives = task.metrics(known.part, known.answers), task.positives(known.part)
     enough = positives is None or positives >= spec.gate.min_positives
-    figures = Figures(
+    return Figures(
         values=values,
         rows=len(known.part),
         below=broken_floors(values, spec.monitor.floors or spec.gate.bounds) if enough else (),
@@ -161,7 +194,6 @@ def served(
         duplicates=known.duplicates,
         contradictions=known.contradictions,
     )
-    return figures, skewed
 
 
 def label_lag(spec: ModelSpec) -> timedelta:

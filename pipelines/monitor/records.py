@@ -104,6 +104,20 @@ class Scored(Frozen):
     error: float | None = None
 
 
+class Late(Frozen):
+    """Quality of answers that are older than those of a check, whose labels came through the door since the last look.
+
+    Attributes:
+        figures: They stand for as long as a check's longest window, unless newer ones come.
+        at: Check that judged them; None: none did.
+        seen: Version of the table of labels up to which they have been judged; None: there is none.
+    """
+
+    figures: Figures = Figures()
+    at: datetime | None = None
+    seen: int | None = None
+
+
 class Check(Frozen):
     """One look at one version.
 
@@ -133,6 +147,7 @@ class Check(Frozen):
     realised: Figures = Figures()
     estimated: Figures = Figures()
     scored: tuple[Scored, ...] = ()
+    late: Late = Late()
     skewed: tuple[str, ...] = ()
     rows: int = 0
     blind: tuple[str, ...] = ()

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.adapters.lake import Lake
+from pipelines.errors import LakeError
 from pipelines.references import Layer, Window
 
 FEATURE = "feature__"
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import polars as pl
 
     from models.base import Answers, Observations
@@ -72,10 +75,8 @@ def labelled(
         entity: Name of the entity's column.
         window: Truths are known up to its end.
     """
-    import numpy as np
     import polars as pl
 
-    from models.base import Observations
     from models.targets import PREFIX
     from pipelines.monitor import label_door
     from pipelines.monitor.labels import joined, resolve
@@ -91,6 +92,74 @@ def labelled(
             told = told.with_columns(
                 pl.coalesce(by_door[f"{PREFIX}{name}"], pl.col(f"{PREFIX}{name}")).alias(f"{PREFIX}{name}")
             )
+    return _judged(told, names, duplicates, contradictions)
+
+
+def late(
+    registered_name: str,
+    version: str,
+    spec: ModelSpec,
+    before: datetime,
+    seen: int | None,
+    settings: Settings,
+) -> tuple[Labelled | None, int | None]:
+    """Answers from before a time whose truth came through the door since it was last looked at.
+
+    Args:
+        seen: Version of the table of labels at that look; None, or one that is kept no more: all labels are new.
+
+    Returns:
+        None where there are none, and the version of the table of labels now; None: there is no such table.
+    """
+    import polars as pl
+
+    from pipelines.monitor import label_door
+    from pipelines.monitor.labels import joined, resolve
+    from pipelines.predictions import table
+
+    lake, path = Lake.of(settings), label_door.table_of(registered_name)
+    if not lake.exists(path):
+        return None, None
+    newest = lake.version(path)
+    if newest == seen or registered_name not in table.models(lake):
+        return None, newest
+    said = lake.scan(path, newest).collect()
+    new = _since(said, path, seen, lake)
+    answered = table.scan(lake, registered_name, end=before).filter(
+        pl.col("version") == version, pl.col("alias") == "production"
+    )
+    rows = pl.concat(
+        answered.join(new.lazy().select(key).drop_nulls().unique(), on=key, how="semi")
+        for key in (["prediction_id"], ["entity", "event_time"])
+    )
+    found = rows.unique("prediction_id").sort("answered_at", "prediction_id").collect()
+    resolved = resolve(said)
+    for name in spec.target.names:
+        found = joined(found, resolved.rows, name)
+    return _judged(found, spec.target.names, resolved.duplicates, resolved.contradictions), newest
+
+
+def _since(said: pl.DataFrame, path: str, seen: int | None, lake: Lake) -> pl.DataFrame:
+    """Labels that an older version of the table does not have."""
+    if seen is None:
+        return said
+    try:
+        known = lake.scan(path, seen).collect()
+    except LakeError:  # vacuumed: nobody can tell any more which are new
+        return said
+    return said.join(known, on=said.columns, how="anti", nulls_equal=True)
+
+
+def _judged(
+    told: pl.DataFrame, names: tuple[str, ...], duplicates: int, contradictions: int
+) -> Labelled | None:
+    """Rows of which each target is known; None: there are none."""
+    import numpy as np
+    import polars as pl
+
+    from models.base import Observations
+    from models.targets import PREFIX
+
     known = told.filter(pl.all_horizontal(pl.col(f"{PREFIX}{name}").is_finite() for name in names))
     if not known.height:
         return None

@@ -74,7 +74,7 @@ def cause_of(check: Check) -> Cause:
     """The worst of what was found."""
     if check.broken:
         return Cause.BROKEN_DATA
-    if check.realised.below or check.realised.fallen or check.estimated.below:
+    if check.realised.below or check.realised.fallen or check.late.figures.below or check.estimated.below:
         return Cause.QUALITY_LOSS
     if check.skewed:
         return Cause.SKEW
@@ -157,7 +157,8 @@ def _triggers(check: Check, recent: Sequence[Check], monitor: Monitor) -> tuple[
 def _to_learn_from(check: Check) -> bool:
     """Whether quality is lost in a way that training could mend: wrong features are not learned away."""
     by_skew = bool(check.skewed) and check.realised.of == "served"
-    return bool(check.estimated.below) or (bool(check.realised.below) and not by_skew)
+    found = bool(check.estimated.below or check.late.figures.below)
+    return found or (bool(check.realised.below) and not by_skew)
 
 
 def _cooling(now: datetime, requests: Sequence[Request], monitor: Monitor) -> datetime | None:
@@ -172,6 +173,10 @@ def _what(check: Check) -> str:
         parts.append("realised quality below its floor: " + ", ".join(check.realised.below))
     if check.realised.fallen:
         parts.append("realised quality fell: " + ", ".join(check.realised.fallen))
+    if check.late.figures.below:
+        parts.append(
+            f"older answers whose labels came late below their floor: {', '.join(check.late.figures.below)}"
+        )
     if check.estimated.below:
         parts.append("estimated quality below its floor: " + ", ".join(check.estimated.below))
     if check.skewed:
@@ -189,7 +194,7 @@ def _not_wanted(check: Check, monitor: Monitor) -> str:
     rule = monitor.retrain
     if check.skewed and not _to_learn_from(check):
         return "callers are answered from other features than training reads: mend the online store or its feeding"
-    if check.realised.below or check.estimated.below:
+    if check.realised.below or check.late.figures.below or check.estimated.below:
         return f"the loss has not lasted {rule.quality_below_floor} yet"
     if check.realised.fallen and not check.drifted:
         return "quality left its band, and not its floor"

@@ -79,7 +79,9 @@ class Worth:
 def worth(checks: Sequence[Check], requests: Sequence[Request]) -> Worth:
     """Of one model; checks by the end of their windows."""
     found = episodes(checks)
-    judged = [looks for looks in found if any(look.realised.values for look in looks)]
+    judged = [
+        looks for looks in found if any(look.realised.values or look.late.figures.values for look in looks)
+    ]
     ended = [
         request.closed
         for request in requests
@@ -95,7 +97,9 @@ def worth(checks: Sequence[Check], requests: Sequence[Request]) -> Worth:
     return Worth(
         checks=len(checks),
         alarms=len(found),
-        confirmed=sum(any(look.realised.below for look in looks) for looks in judged),
+        confirmed=sum(
+            any(look.realised.below or look.late.figures.below for look in looks) for looks in judged
+        ),
         judged=len(judged),
         requests=len(requests),
         trainings=len(ended),

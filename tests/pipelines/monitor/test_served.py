@@ -9,8 +9,11 @@ import pytest
 from models.catalogue import find
 from pipelines.adapters.feature_store import FeatureStore
 from pipelines.adapters.lake import Lake
+from pipelines.adapters.registry import ModelVersion
 from pipelines.features import job as features
-from pipelines.monitor import label_door, served
+from pipelines.monitor import label_door, looks, served
+from pipelines.monitor.champion import Champion
+from pipelines.monitor.records import Cause, Check, Late
 from pipelines.references import Window
 from pipelines.sources.profile import load_profile
 from pipelines.times import TIME
@@ -181,3 +184,84 @@ def test_the_door_goes_before_telemetry_and_reaches_records_without_a_name(home,
     assert (found.duplicates, found.contradictions) == (0, 1)
     assert found.part.targets["event"][found.part.entity == ""].tolist() == [1.0] * 15
     assert found.part.targets["event"][found.part.entity == "u00"].sum() == 11  # the later word took one back
+
+
+def logged(rows, settings, name):
+    """Rows as a prediction log of a registered model has them."""
+    from pipelines.predictions import table
+
+    lake = Lake.of(settings)
+    table.enter(lake, name)
+    told = rows.with_columns(
+        day=pl.col("answered_at").dt.date(), version=pl.lit("3"), alias=pl.lit("production")
+    )
+    lake.append(table.table_of(name), told, work=["ship:1"], partition_by="day")
+
+
+def test_labels_that_come_late_are_of_the_answers_that_they_name_and_are_told_once(home, about):
+    spec, profile = about
+    lake, name = Lake.of(home), "late-failure"
+    rows = answers(home, profile, NOON)
+    logged(rows, home, name)
+
+    def look(seen, version="3", before=START + 3 * DAY):
+        return served.late(name, version, spec, before, seen, home)
+
+    def version():
+        return lake.version(label_door.table_of(name))
+
+    assert look(None) == (None, None)
+    by_id = pl.DataFrame({"prediction_id": rows["prediction_id"].head(20), "value": [1.0] * 20})
+    label_door.add(lake, name, by_id, spec.target.names, "labels:1", START + 90 * DAY)
+    found, seen = look(None)
+    assert (len(found.part), found.part.targets["event"].sum(), seen) == (20, 20, version())
+    assert look(seen) == (None, seen)
+    assert look(None, version="2")[0] is None
+    assert look(None, before=START + 2 * DAY)[0] is None
+
+    by_time = rows.select("entity", "event_time").tail(15).with_columns(value=pl.lit(0.0))
+    taken_back = pl.DataFrame({"prediction_id": rows["prediction_id"].head(1), "value": [0.0]})
+    label_door.add(lake, name, by_time, spec.target.names, "labels:2", START + 91 * DAY)
+    label_door.add(lake, name, taken_back, spec.target.names, "labels:3", START + 92 * DAY)
+    found, newest = look(seen)
+    assert (len(found.part), found.part.targets["event"].sum(), newest) == (16, 0, version())
+    assert found.contradictions == 1
+    assert len(look(77)[0].part) == 35  # that version is not there: all of them are new
+
+
+def test_late_labels_wait_until_there_are_enough_and_their_figures_stand_for_a_week(home, about):
+    spec, profile = about
+    spec = spec.model_copy(update={"monitor": spec.monitor.model_copy(update={"min_labels": 20})})
+    lake, name = Lake.of(home), "standing-failure"
+    rows = answers(home, profile, NOON)
+    logged(rows, home, name)
+    champion = Champion(name, ModelVersion.model_construct(name=name, version="3"), None, None, spec, profile)
+
+    def look(day, *earlier):
+        window = Window(start=START + (day - 7) * DAY, end=START + day * DAY)
+        return looks.late(champion, earlier, window, home)
+
+    def say(first, last, day):
+        ids = rows["prediction_id"][first:last]
+        said = pl.DataFrame({"prediction_id": ids, "value": [float(at % 2) for at in range(first, last)]})
+        label_door.add(lake, name, said, spec.target.names, f"labels:{first}", START + day * DAY)
+
+    assert look(12) == Late()
+    say(0, 10, 12)
+    few = look(13, check(12))
+    assert few == Late()
+    say(10, 25, 13)
+    enough = look(14, check(13, few))
+    newest = lake.version(label_door.table_of(name))
+    assert (enough.figures.rows, enough.at, enough.seen) == (25, START + 14 * DAY, newest)
+    assert "average_precision" in enough.figures.values
+    assert look(15, check(14, enough)) == enough
+    assert look(22, check(21, enough)) == Late(seen=newest)
+
+
+def check(day, late=None):
+    end = START + day * DAY
+    return Check(
+        registered_name="standing-failure", model="failure", version="3", window=Window(start=end - DAY, end=end),
+        at=end, cause=Cause.NOTHING, drift_score=0.0, late=late or Late(),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from pipelines.monitor.records import (
     ColumnFinding,
     Event,
     Figures,
+    Late,
     Outcome,
     RequestRow,
     Trigger,
@@ -111,6 +112,13 @@ def test_quality_below_its_floor_for_a_day_asks():
     assert decide(losing, [check(1)], [], Monitor()).triggers == ()
     decision = decide(losing, [check(1, realised=LOSS)], [], Monitor())
     assert (decision.cause, decision.triggers) == (Cause.QUALITY_LOSS, (Trigger.QUALITY,))
+
+
+def test_a_loss_that_labels_told_late_asks_too():
+    late = Late(figures=LOSS, at=NOW - DAY, seen=4)
+    decision = decide(check(0, late=late), [check(1, late=late)], [], Monitor())
+    assert (decision.cause, decision.triggers) == (Cause.QUALITY_LOSS, (Trigger.QUALITY,))
+    assert "labels came late" in decision.reason
 
 
 def test_each_trigger_can_be_switched_off():
