@@ -1,4 +1,5 @@
-"""Events that come twice, at once, or for nothing: in a real Airflow there is one training, and its request ends once.
+"""Events that come twice, at once, or for nothing, and tasks that are killed: in a real Airflow there is one training,
+and its request ends once.
 
 The training fails at once, for its source has no files; what is tested is who trains and what is written down.
 """
@@ -10,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,8 @@ def environment(tmp_path_factory):
         "HEADRACE_SOURCE": str(folder / "empty.yaml"),
         "HEADRACE_SERVING_GRPC_PORT": "0",
         "HEADRACE_EVIDENTLY_PORT": "0",
+        "PYTHONPATH": str(Path(__file__).with_name("killing")),
+        "KILL_AT": str(folder),
         **{f"HEADRACE_{name}_PORT": str(port) for name, port in ports.items()},
     }
 
@@ -183,3 +187,26 @@ def test_events_for_nothing_doubled_and_at_once_make_one_training(airflow, setti
     # That its end was written down does not make a failed run a successful one.
     assert (state, states["close"]) == ("failed", "success")
     assert all(states["take"] == "skipped" for name, (_, states) in new.items() if name != taken[0])
+
+
+def test_a_run_that_is_killed_before_and_after_it_writes_takes_and_closes_once(
+    airflow, environment, settings
+):
+    asset, before = asset_id(airflow), known(settings)
+    moments = ("taken-before", "taken-after", "closed-before", "closed-after")
+    for moment in moments:
+        (Path(environment["KILL_AT"]) / moment).touch()
+    ask(settings, "check:killed")
+    runs = airflow.get("/api/v2/dags/train_failure/dagRuns").json()["dag_runs"]
+    post_events(airflow, asset, 1)
+    after = runs_when_idle(airflow, len(runs) + 1)
+    assert not [moment for moment in moments if (Path(environment["KILL_AT"]) / moment).exists()]
+
+    *others, request = known(settings)
+    assert others == before
+    assert [row.event.value for row in request.rows] == ["asked", "taken", "closed"]
+    name = request.taken.run
+    assert after[name][1]["close"] == "success"
+    path = f"/api/v2/dags/train_failure/dagRuns/{name}/taskInstances"
+    tries = {each["task_id"]: each["try_number"] for each in airflow.get(path).json()["task_instances"]}
+    assert (tries["take"], tries["close"]) == (3, 3)
