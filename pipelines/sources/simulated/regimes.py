@@ -123,8 +123,8 @@ class FailureRate(_Regime):
 class HiddenSigns(_Regime):
     """Firmware that hides decay: a share of its signs is not shown, and the machine throttles instead.
 
-    Harmless trouble shows as ever. Counters of errors go on for decay that began before. Throttling is less load
-    and less heat.
+    Harmless trouble shows as ever. Counters of errors go on for decay that began before. Throttling is slow
+    answers, less load and less heat.
     """
 
     kind: Literal["hidden_signs"]

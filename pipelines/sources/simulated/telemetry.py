@@ -147,7 +147,7 @@ class Telemetry:
         through_disk = np.array([0.02, 0.04, 0.08, 0.15])[fleet.service][:, None] * (disk_factor - 1.0)
 
         p50 = fleet.latency[:, None] * (1.0 + 0.6 * crowded + through_disk) * np.exp(0.06 * noise["latency"])
-        p50 = p50 * (1.0 + 0.25 * thermal + 0.20 * memory + 0.30 * network)
+        p50 = p50 * (1.0 + 0.25 * thermal + 0.20 * memory + 0.30 * network + 1.0 * throttled)
         tail = 2.2 * np.exp(0.10 * noise["tail"]) * (1.0 + 1.5 * spike)
         tail = tail * (1.0 + 0.50 * network + 0.35 * of_network + 0.30 * disk + 0.25 * memory)
 
@@ -163,7 +163,7 @@ class Telemetry:
 
         filled = (days[None, :] + fleet.number[:, None] * 0.37) % fleet.disk_cleaned_every[:, None]
         heat = self._inlet(times)[fleet.zone] + fleet.heat[:, None] * busy + 0.7 * noise["temperature"]
-        heat = heat + 10.0 * thermal + 6.0 * of_thermal - 7.0 * throttled
+        heat = heat + 10.0 * thermal + 6.0 * of_thermal - 14.0 * throttled
 
         truth = {
             "cpu_percent": cpu,
