@@ -32,7 +32,7 @@ from pipelines.adapters.feature_store import FeatureStore
 from pipelines.adapters.lake import Lake
 from pipelines.adapters.registry import Registry
 from pipelines.chain import run_chain
-from pipelines.features.job import FeatureTable
+from pipelines.features.table import FeatureTable
 from pipelines.ingest import job as ingest_job
 from pipelines.references import FeaturesRef, SnapshotRef, Window
 from pipelines.settings import Settings, load_settings

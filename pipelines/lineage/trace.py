@@ -158,7 +158,7 @@ def _way(
 ) -> str:
     """What a table held of these slices when it was read; empty for nothing."""
     from pipelines.buckets import suffixes
-    from pipelines.features.job import work_of as features_of
+    from pipelines.features.clean import work_of as features_of
     from pipelines.validate.job import work_of as validate_of
 
     step, version = profile.dataset(dataset).slice, training.tables[table]

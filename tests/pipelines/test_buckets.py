@@ -16,7 +16,7 @@ from pipelines.adapters.feature_store import all_views
 from pipelines.adapters.lake import Lake
 from pipelines.buckets import BUCKET, bucket_of
 from pipelines.errors import DataValidationError, LakeError
-from pipelines.features.job import FeatureTable
+from pipelines.features.table import FeatureTable
 from pipelines.ingest import job as ingest
 from pipelines.references import Layer, Window
 from pipelines.settings import Settings, load_settings

@@ -23,7 +23,7 @@ from pipelines.adapters.feature_store import FeatureStore, age_name, all_views, 
 from pipelines.adapters.lake import Lake
 from pipelines.errors import FeatureError, SourceError
 from pipelines.features import job
-from pipelines.features.job import FeatureTable
+from pipelines.features.table import FeatureTable
 from pipelines.references import FeaturesRef, Layer, Window
 from pipelines.settings import Settings, load_settings
 from pipelines.sources.profile import load_profile

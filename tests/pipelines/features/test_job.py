@@ -24,8 +24,8 @@ from feature_repo.transformations import UTC_TIME
 from pipelines.adapters.feature_store import FeatureStore, all_views
 from pipelines.adapters.lake import Lake
 from pipelines.adapters.object_store import ensure_bucket
-from pipelines.features import job
-from pipelines.features.job import FeatureTable
+from pipelines.features import clean, job, table
+from pipelines.features.table import FeatureTable
 from pipelines.references import Layer, TableRef, Window
 from pipelines.settings import Settings, load_settings
 from pipelines.sources.profile import load_profile
@@ -76,9 +76,9 @@ def _tables(source: str, settings: Settings) -> Tables:
 
 
 def _assert_equal(found: Tables, expected: Tables) -> None:
-    for name, table in expected.items():
-        assert found[name].equals(table), name
-        assert not table.select("unit", "event_time").is_duplicated().any(), name
+    for name, rows in expected.items():
+        assert found[name].equals(rows), name
+        assert not rows.select("unit", "event_time").is_duplicated().any(), name
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_small_commits_give_the_same_tables(
     bound: str,
     limit: int,
 ) -> None:
-    monkeypatch.setattr(job, bound, limit)
+    monkeypatch.setattr(table, bound, limit)
     refs = _update(small_source, filled, WHOLE)
     assert refs["readings_windows"].version > DAYS - 1
     _assert_equal(_tables(small_source, filled), undisturbed)
@@ -159,7 +159,7 @@ def test_small_commits_give_the_same_tables(
 def test_some_entities_at_a_time_give_the_same_tables(
     small_source: str, filled: Settings, undisturbed: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "ROWS_AT_A_TIME", 60)
+    monkeypatch.setattr(clean, "ROWS_AT_A_TIME", 60)
     _update(small_source, filled, WHOLE)
     _assert_equal(_tables(small_source, filled), undisturbed)
 
@@ -185,8 +185,8 @@ def test_a_window_of_part_slices_takes_in_the_slices_that_it_touches(
     found = _tables(small_source, filled)
     whole = load_settings({}, home=tmp_path / "whole slices", lake_url=filled.lake)
     _update(small_source, whole, partly.widened(DAY))
-    assert {name: table.height for name, table in found.items()} == {
-        name: table.height for name, table in _tables(small_source, whole).items()
+    assert {name: rows.height for name, rows in found.items()} == {
+        name: rows.height for name, rows in _tables(small_source, whole).items()
     }
     assert found["readings_windows"].height > 0
 
@@ -314,10 +314,10 @@ def test_killed_around_any_write_a_rerun_completes_the_tables(
 
 _RUN = """
 import sys
-from pipelines.features import job
+from pipelines.features import job, table
 from pipelines.references import Window
 from pipelines.settings import load_settings
-job.ROWS_PER_COMMIT = 40
+table.ROWS_PER_COMMIT = 40
 print("started", flush=True)
 job.run(sys.argv[1], Window.parse(sys.argv[3], sys.argv[4]), load_settings({}, home=sys.argv[2]))
 """

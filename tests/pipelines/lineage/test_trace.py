@@ -8,7 +8,7 @@ import pytest
 from feature_repo.transformations import UTC_TIME
 from pipelines.adapters.lake import Lake
 from pipelines.errors import LakeError, LineageError
-from pipelines.features.job import work_of as features_of
+from pipelines.features.clean import work_of as features_of
 from pipelines.ingest.job import work_of as ingest_of
 from pipelines.lineage import trace
 from pipelines.references import Window
