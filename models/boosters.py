@@ -1,17 +1,41 @@
-"""What all models of LightGBM share: reproducible settings, importance, and a booster as it is served."""
+"""What all models of LightGBM share: reproducible settings, growth here or on a cluster, importance, and a booster as it is served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.manifest import Estimator
 
 if TYPE_CHECKING:
     import lightgbm as lgb
+
+
+class Cluster(Protocol):
+    """Machines that grow one booster together."""
+
+    def grow(self, settings: Mapping[str, Any], training: lgb.Dataset, rounds: int) -> lgb.Booster:
+        """A booster of so many rounds, to be used as one that was grown here."""
+        ...
+
+
+_CLUSTER: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+@contextmanager
+def growing_on(cluster: Cluster) -> Iterator[None]:
+    """Have :func:`grow` use the cluster, within this block and thread."""
+    token = _CLUSTER.set(cluster)
+    try:
+        yield
+    finally:
+        _CLUSTER.reset(token)
 
 
 def reproducible(seed: int) -> dict[str, int | bool]:
@@ -26,6 +50,75 @@ def reproducible(seed: int) -> dict[str, int | bool]:
         "num_threads": 1,
         "verbosity": -1,
     }
+
+
+def grow(
+    settings: Mapping[str, Any],
+    training: lgb.Dataset,
+    rounds: int,
+    valid: lgb.Dataset,
+    patience: int,
+    figures: Sequence[Callable[..., Any]] = (),
+    callbacks: Sequence[Callable[..., Any]] = (),
+) -> lgb.Booster:
+    """A booster of the rounds that do best on ``valid``, at most so many: grown here, or as :func:`growing_on` says.
+
+    On a cluster the trees are not those that one process grows: each worker proposes the borders of its bins from
+    its own rows, and bags its own rows.
+
+    Args:
+        settings: LightGBM's; ``metric`` is the one that decides when to stop.
+        training: As it was made: a cluster takes its rows.
+        patience: Rounds without a better figure after which it ends.
+        figures: Further figures of ``valid``, of each round, and
+        callbacks: what a trial of a study is pruned by. A cluster calls neither: it grows each booster to its end.
+    """
+    import lightgbm as lgb
+
+    if (cluster := _CLUSTER.get()) is not None:
+        return stopped(cluster.grow(settings, training, rounds), str(settings["metric"]), valid, patience)
+    return lgb.train(
+        dict(settings),
+        training,
+        num_boost_round=rounds,
+        valid_sets=[valid],
+        valid_names=["valid"],
+        feval=list(figures),
+        callbacks=[lgb.early_stopping(patience, first_metric_only=True, verbose=False), *callbacks],
+    )
+
+
+def stopped(booster: lgb.Booster, metric: str, valid: lgb.Dataset, patience: int) -> lgb.Booster:
+    """The booster, told which of its rounds early stopping would have kept.
+
+    Afterwards: on a cluster each worker would stop by rows of its own, and the others wait for it for ever.
+
+    Raises:
+        KeyError: the metric is none of those that are known here.
+    """
+    loss, label, score = _LOSSES[metric], np.asarray(valid.label), np.zeros(())
+    best, least = 0, np.inf
+    for number in range(booster.num_trees() // booster.num_model_per_iteration()):
+        score = score + booster.predict(valid.data, raw_score=True, start_iteration=number, num_iteration=1)
+        reached = float(np.average(loss(score, label), weights=valid.weight))
+        if reached < least:
+            best, least = number, reached
+        elif number - best >= patience:
+            break
+    booster.best_iteration = best + 1
+    return booster
+
+
+def _binary_log_loss(score: NDArray, label: NDArray) -> NDArray:
+    return np.asarray(np.logaddexp(0.0, score) - label * score)
+
+
+def _multiclass_log_loss(score: NDArray, label: NDArray) -> NDArray:
+    chosen = score[np.arange(len(score)), label.astype(np.int64)]
+    return np.asarray(np.logaddexp.reduce(score, axis=1) - chosen)
+
+
+_LOSSES = {"binary_logloss": _binary_log_loss, "multi_logloss": _multiclass_log_loss}
 
 
 def gain_shares(

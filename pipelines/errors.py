@@ -43,6 +43,10 @@ class TrainingError(HeadraceError):
     """A model cannot be trained or exported."""
 
 
+class ClusterError(HeadraceError):
+    """The machines that train together did not answer, or one was lost: try again once they are there."""
+
+
 class EvaluationError(HeadraceError):
     """Evidence for a verdict cannot be gathered."""
 

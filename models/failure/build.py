@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params, Task
-from models.boosters import gain_shares, reproducible, save_booster
+from models.boosters import gain_shares, grow, reproducible, save_booster
 from models.encoding import encode
 from models.heads import ProbabilityHead
 from models.manifest import FieldType, InputField, ServingParts
@@ -90,7 +90,7 @@ class FailureBuilder:
         spec: ModelSpec,
         trial: optuna.Trial | None = None,
     ) -> FailureModel:
-        callbacks: list[Any] = [lgb.early_stopping(PATIENCE_ROUNDS, first_metric_only=True, verbose=False)]
+        callbacks: list[Any] = []
         figures: list[Any] = []
         if trial is not None:
             from optuna_integration import LightGBMPruningCallback
@@ -108,7 +108,7 @@ class FailureBuilder:
             params={"max_bin": MAX_BIN},
         )
         validation = lgb.Dataset(encode(valid.columns, inputs), label_of(valid), reference=training)
-        booster = lgb.train(
+        booster = grow(
             {
                 "objective": "binary",
                 # Decides when to stop. Average precision is a step function of few positives: where
@@ -121,11 +121,11 @@ class FailureBuilder:
                 **params,
             },
             training,
-            num_boost_round=MAX_ROUNDS,
-            valid_sets=[validation],
-            valid_names=["valid"],
-            feval=figures,
-            callbacks=callbacks,
+            MAX_ROUNDS,
+            validation,
+            PATIENCE_ROUNDS,
+            figures,
+            callbacks,
         )
         score = np.asarray(booster.predict(encode(valid.columns, inputs), raw_score=True))
         slope, intercept = platt(score, label_of(valid), valid.weight)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Answers, Array, Observations, Params, Task
-from models.boosters import gain_shares, reproducible, save_booster
+from models.boosters import gain_shares, grow, reproducible, save_booster
 from models.encoding import encode
 from models.heads.placement import CANDIDATE_INPUTS, PlacementHead
 from models.manifest import InputField, ServingParts
@@ -135,7 +135,7 @@ class PlacementBuilder:
         validation = _expanded(
             encode(valid.columns, inputs), judged_weights * judged.weight[:, None], inputs, training
         )
-        booster = lgb.train(
+        booster = grow(
             {
                 "objective": "multiclass",
                 "num_class": len(edges) + 1,
@@ -147,9 +147,9 @@ class PlacementBuilder:
                 **params,
             },
             training,
-            num_boost_round=MAX_ROUNDS,
-            valid_sets=[validation],
-            callbacks=[lgb.early_stopping(PATIENCE_ROUNDS, verbose=False)],
+            MAX_ROUNDS,
+            validation,
+            PATIENCE_ROUNDS,
         )
         raw = np.asarray(booster.predict(encode(valid.columns, inputs), raw_score=True))
         task = self._task()

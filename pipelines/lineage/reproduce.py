@@ -88,6 +88,7 @@ def reproduce(
         LineageError: the version, its lineage or its training set cannot be had.
     """
     from pipelines.adapters.lake import Lake
+    from pipelines.adapters.training_cluster import training_cluster
 
     lineage = record.find(Lake.of(settings), registered_name, version)
     training = lineage.training
@@ -97,7 +98,8 @@ def reproduce(
         progress("reading the training set")
         rows, manifest, origin = _training_set(training, settings, rebuild=rebuild)
         progress("training")
-        again, parts = _trained_again(training, rows, manifest, Path(folder) / "again")
+        with training_cluster(settings):
+            again, parts = _trained_again(training, rows, manifest, Path(folder) / "again")
         progress("comparing predictions")
         outputs, counted = _compare(registered, again, parts)
     tolerance = registered.manifest.tolerance

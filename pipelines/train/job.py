@@ -41,6 +41,7 @@ def run(
 
     Raises:
         TrainingError: the model has no signature, or its export answers otherwise than the model.
+        ClusterError: the training cluster that the settings name does not answer, or lost a worker.
     """
     import mlflow
 
@@ -48,6 +49,7 @@ def run(
     from pipelines.adapters import tracking
     from pipelines.adapters.registry import Registry
     from pipelines.adapters.signing import Signer
+    from pipelines.adapters.training_cluster import training_cluster
     from pipelines.lineage import record as lineage
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
@@ -72,20 +74,23 @@ def run(
         part: observations(rows, part, manifest.entity, manifest.inputs)
         for part in ("train", "valid", "holdout")
     }
-    trained = steps.train(
-        builder,
-        parts["train"],
-        parts["valid"],
-        manifest.inputs,
-        study.best_params,
-        manifest.seed,
-        manifest.spec,
-    )
+    with training_cluster(settings) as workers:
+        trained = steps.train(
+            builder,
+            parts["train"],
+            parts["valid"],
+            manifest.inputs,
+            study.best_params,
+            manifest.seed,
+            manifest.spec,
+        )
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, tracking.resumed(settings, study.run_id):
         export = Path(folder) / "export"
         digest = _export(export, trained, parts["valid"], manifest, snapshot, study)
         Signer.of(settings).sign(export, digest)
         mlflow.log_metrics(_same_as_native(export, trained, parts["holdout"]))
+        if workers:  # the trees depend on how many there are
+            mlflow.log_param("cluster_workers", workers)
         training = lineage.of_training(name, manifest, snapshot, study)
         mlflow.log_dict(training.model_dump(mode="json"), lineage.ARTIFACT)
         _log_run(builder, trained, parts, export, manifest, snapshot, study, settings)

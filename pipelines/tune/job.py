@@ -71,6 +71,7 @@ def share_out(
 def search(share: TuningShareRef, settings: Settings, progress: Progress | None = None) -> TuningShareRef:
     """Run trials of the study until it has its number of them; any number of workers do so at once."""
     from models.base import builder_of
+    from pipelines.adapters.training_cluster import training_cluster
     from pipelines.snapshot.job import load
     from pipelines.snapshot.parts import observations
     from pipelines.tune import steps
@@ -78,18 +79,19 @@ def search(share: TuningShareRef, settings: Settings, progress: Progress | None 
     rows, manifest = load(share.snapshot, settings)
     spec = _with_budget(manifest.spec, share.trials)
     parts = {part: observations(rows, part, manifest.entity, manifest.inputs) for part in ("train", "valid")}
-    steps.search(
-        # Workers with one seed would propose the same parameters.
-        _open(share.study, settings, settings.random_seed + share.worker),
-        builder_of(spec),
-        parts["train"],
-        parts["valid"],
-        manifest.inputs,
-        spec,
-        settings.random_seed,
-        share.worker if share.workers > 1 else None,
-        progress,
-    )
+    with training_cluster(settings):
+        steps.search(
+            # Workers with one seed would propose the same parameters.
+            _open(share.study, settings, settings.random_seed + share.worker),
+            builder_of(spec),
+            parts["train"],
+            parts["valid"],
+            manifest.inputs,
+            spec,
+            settings.random_seed,
+            share.worker if share.workers > 1 else None,
+            progress,
+        )
     return share
 
 
