@@ -204,7 +204,10 @@ def _airflow(settings: Settings) -> list[Program]:
         title="Airflow scheduler",
         # Its log server would listen on all interfaces, whatever is configured. It is for logs of
         # other machines; those of the tasks here are read from the disk.
-        command=_module("airflow", "scheduler", "--skip-serve-logs"),
+        command=_module(
+            "dags.scheduler" if settings.airflow_executor == "LocalExecutor" else "airflow",
+            *("scheduler", "--skip-serve-logs"),
+        ),
         # A scheduler that starts before the API server fails the runs that are due at once.
         after=(api.name,),
         ready_url=health,

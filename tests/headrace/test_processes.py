@@ -48,6 +48,7 @@ def test_the_scheduler_waits_for_the_api_and_serves_no_logs(settings: Settings) 
 
     assert found["airflow-scheduler"].after == ("airflow-api",)
     assert "--skip-serve-logs" in found["airflow-scheduler"].command
+    assert "dags.scheduler" in found["airflow-scheduler"].command, "tasks are forked from it"
 
 
 def test_a_database_that_has_this_versions_tables_is_not_migrated_again(settings: Settings) -> None:
@@ -163,6 +164,8 @@ def test_celery_has_its_workers_its_broker_and_its_database(tmp_path: Path) -> N
     workers = [each for each in programs(settings) if each.name.startswith("airflow-worker")]
     assert [each.name for each in workers] == ["airflow-worker", "airflow-worker-2"]
     assert all("--skip-serve-logs" in each.command for each in workers)
+    (scheduler,) = (each for each in programs(settings) if each.name == "airflow-scheduler")
+    assert "dags.scheduler" not in scheduler.command, "no task is forked from it"
     variables = environment(settings, credentials(settings))
     assert variables["AIRFLOW__CELERY__BROKER_URL"] == "amqp://u:p@broker//"
     assert variables["AIRFLOW__CELERY__RESULT_BACKEND"].startswith("db+postgresql+psycopg2://u:p@db/airflow")
