@@ -1,6 +1,6 @@
 """What a row costs as data grow, beside Feast's own stores: `make bench-scale`.
 
-    python -m benchmarks.scale.report [--quick] [--only growth|join|online]
+    python -m benchmarks.scale.report [--quick] [--only growth|join|online|orchestration|workers]
 
 Everything runs in processes of its own, one after the other. Feast's DuckDB store lives in an environment
 that is made of ``peers.txt`` in a temporary folder. ``RESULTS.md`` and the plots are written from
@@ -12,20 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.scale import growth, page, worlds
+from benchmarks.scale import growth, orchestration, page, workers, worlds
+from benchmarks.scale.homes import redis_server
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -40,7 +39,9 @@ JOINS = (
     (10_000_000, 1_000_000),
 )
 ENTITIES_ONLINE = (10_000, 200_000)
-PARTS = ("growth", "join", "online")
+PARTS = ("growth", "join", "online", "orchestration", "workers")
+ORCHESTRATION, WORKERS = (42, 2), (42, 32)  # days and pairs, days and trials
+QUICK_ORCHESTRATION, QUICK_WORKERS = (7, 1), (7, 4)
 QUICK_SIZES, QUICK_JOINS, QUICK_ONLINE = (350_000,), ((100_000, 10_000),), (10_000,)
 
 Found = dict[str, Any]
@@ -98,7 +99,10 @@ def _differences(path: Path, right: Any) -> Found:
 def published(sizes: tuple[int, ...], peers: Path, keep: Callable[[Found], None]) -> None:
     """The newest rows of entities into the online stores, and reads from there."""
     for entities in sizes:
-        with tempfile.TemporaryDirectory(prefix="headrace-online-") as name, _redis(Path(name)) as redis:
+        with (
+            tempfile.TemporaryDirectory(prefix="headrace-online-") as name,
+            redis_server(Path(name)) as redis,
+        ):
             folder = Path(name)
             print(f"online: {entities:,} entities …", file=sys.stderr)
             worlds.make(folder, entities, 0, entities=entities)
@@ -116,29 +120,6 @@ def published(sizes: tuple[int, ...], peers: Path, keep: Callable[[Found], None]
                     ("Feast", [str(peers), str(HERE / "feast_own.py"), "online", theirs, str(folder)]),
                 ):
                     keep({"entities": entities, "store": kind, "by": title} | _run(command))
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[int | None]:
-    """A Redis of our own; None where the program is not installed."""
-    program = shutil.which("redis-server")
-    if program is None:
-        print("no redis-server on this machine: SQLite alone", file=sys.stderr)
-        yield None
-        return
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    time.sleep(1)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _run(command: list[str]) -> Found:
@@ -206,17 +187,23 @@ def main() -> None:
         return add
 
     quick = arguments.quick
-    if "growth" in parts:
-        grown(tuple(arguments.rows or (QUICK_SIZES if quick else SIZES)), keep("growth"))
-    with tempfile.TemporaryDirectory(prefix="headrace-peers-") as name:
-        wants_peers = {"join", "online"} & set(parts)
-        peers = arguments.peers or (environment_of_peers(Path(name)) if wants_peers else Path())
-        if "join" in parts:
-            joined(QUICK_JOINS if quick else JOINS, peers, keep("join"))
-        if "online" in parts:
-            published(QUICK_ONLINE if quick else ENTITIES_ONLINE, peers, keep("online"))
-    if not quick:
-        page.write(found, HERE)
+    try:
+        if "growth" in parts:
+            grown(tuple(arguments.rows or (QUICK_SIZES if quick else SIZES)), keep("growth"))
+        with tempfile.TemporaryDirectory(prefix="headrace-peers-") as name:
+            wants_peers = {"join", "online"} & set(parts)
+            peers = arguments.peers or (environment_of_peers(Path(name)) if wants_peers else Path())
+            if "join" in parts:
+                joined(QUICK_JOINS if quick else JOINS, peers, keep("join"))
+            if "online" in parts:
+                published(QUICK_ONLINE if quick else ENTITIES_ONLINE, peers, keep("online"))
+        if "orchestration" in parts:
+            orchestration.measure(*(QUICK_ORCHESTRATION if quick else ORCHESTRATION), keep("orchestration"))
+        if "workers" in parts:
+            workers.measure(*(QUICK_WORKERS if quick else WORKERS), keep("workers"))
+    finally:  # what was measured before a part that failed is told
+        if not quick:
+            page.write(found, HERE)
 
 
 if __name__ == "__main__":
