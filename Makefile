@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help demo up down status test test-unit test-integration test-services lint docs format lock clean bench bench-models bench-gates bench-serving bench-drift bench-scale
+.PHONY: help demo demo-drift up down status test test-unit test-integration test-services lint docs format lock clean bench bench-models bench-gates bench-serving bench-drift bench-scale
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(VENV)/.dev: requirements-dev.lock requirements-bootstrap.lock pyproject.toml i
 
 demo: $(VENV)/.run ## From a fresh clone to a promoted model that answers requests; leaves the pages running
 	@$(BIN)/headrace demo
+
+demo-drift: $(VENV)/.run ## After demo: the world changes, monitoring notices, a training proves better, the server follows
+	@$(BIN)/headrace demo-drift
 
 up: $(VENV)/.run ## Start Airflow, MLflow and the server
 	@$(BIN)/headrace up

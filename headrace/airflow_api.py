@@ -45,6 +45,8 @@ class TaskInstance:
     try_number: int
     started_at: datetime | None
     ended_at: datetime | None
+    queued_at: datetime | None = None
+    pid: int | None = None  # of the process of the task, on the machine where it ran
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,13 @@ class AirflowApi:
 
     def unpause(self, dag_id: str) -> None:
         self._call("PATCH", f"{_API}/dags/{quote(dag_id)}", json={"is_paused": False})
+
+    def pause(self, dag_id: str) -> None:
+        """Have no run of it start by itself; those that run go on."""
+        self._call("PATCH", f"{_API}/dags/{quote(dag_id)}", json={"is_paused": True})
+
+    def paused(self, dag_id: str) -> bool:
+        return bool(self._call("GET", f"{_API}/dags/{quote(dag_id)}")["is_paused"])
 
     def ensure_pool(self, name: str, slots: int, about: str) -> None:
         """Make a pool, or give the one that is there so many slots.
@@ -266,6 +275,8 @@ def _task(item: dict[str, Any]) -> TaskInstance:
         try_number=item["try_number"],
         started_at=_moment(item["start_date"]),
         ended_at=_moment(item["end_date"]),
+        queued_at=_moment(item.get("queued_when")),
+        pid=item.get("pid"),
     )
 
 

@@ -335,6 +335,14 @@ def demo(
     run(_settings(), entity=entity)
 
 
+@app.command("demo-drift")
+def demo_drift() -> None:
+    """After `demo`: the world changes, monitoring notices, a training is asked for, the server follows. Exit code 1 if not."""
+    from headrace.demo_drift import demo_drift as run
+
+    run(_settings())
+
+
 @app.command()
 def serve() -> None:
     """Run the server here, in the foreground. `headrace up` runs one in the background."""
@@ -378,8 +386,8 @@ def regime(
     kind: Annotated[
         str,
         typer.Argument(
-            help="load_scale, metric_shift, noise, failure_rate, unit_change, stuck_sensor, new_machines "
-            "or missing_column."
+            help="load_scale, metric_shift, noise, failure_rate, hidden_signs, unit_change, stuck_sensor, "
+            "new_machines or missing_column."
         ),
     ],
     start: Annotated[str, typer.Option("--from", help="When it begins, ISO 8601, UTC.")],
@@ -391,7 +399,9 @@ def regime(
     add: Annotated[float | None, typer.Option(help="Of metric_shift: added.")] = None,
     multiply: Annotated[float | None, typer.Option(help="Of metric_shift: first multiplied.")] = None,
     count: Annotated[int | None, typer.Option(help="Of new_machines: how many.")] = None,
-    share: Annotated[float | None, typer.Option(help="Of missing_column: share of values.")] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of missing_column: share of values; of hidden_signs: of the signs.")
+    ] = None,
     machine: Annotated[list[str] | None, typer.Option(help="Only these machines.")] = None,
     service: Annotated[list[str] | None, typer.Option(help="Only machines of these services.")] = None,
     zone: Annotated[list[str] | None, typer.Option(help="Only machines in these zones.")] = None,

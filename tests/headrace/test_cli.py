@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli import main
 from headrace.settings_page import to_json
 from pipelines.settings import Settings, load_settings
 
@@ -154,8 +155,14 @@ def test_a_wrong_setting_is_named(environment: dict[str, str]) -> None:
         ("simulate", "rows", "telemetry", "--start", "2026-01-01", "--end", "2026-01-02", "--out", "x.xlsx"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], environment: dict[str, str]) -> None:
-    assert headrace(*arguments, env=environment).returncode == 2
+def test_wrong_usage_is_exit_code_2(
+    arguments: tuple[str, ...], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(sys, "argv", ["headrace", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
 
 
 @pytest.mark.integration
