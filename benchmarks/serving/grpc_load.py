@@ -8,7 +8,6 @@ requests a second.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import asdict
 
 import grpc
 
-from benchmarks.serving.load import Plan, Seen, summary
+from benchmarks.serving.load import Plan, Seen, measured, requests_of
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _LARGEST = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -46,20 +45,11 @@ class _Caller:
 
 
 async def run(plan: Plan) -> Seen:
-    requests = [base64.b64decode(text) for text in plan.requests]
+    requests = requests_of(plan)
     callers = [_Caller(plan, requests, number) for number in range(plan.connections)]
     stopped = asyncio.Event()
     running = [asyncio.create_task(caller.run(stopped)) for caller in callers]
-    await asyncio.sleep(plan.warm_up_seconds)
-    for caller in callers:
-        caller.latencies.clear()
-        caller.errors = 0
-    print("measuring", file=sys.stderr, flush=True)
-    began = time.perf_counter()
-    await asyncio.sleep(plan.seconds)
-    took = time.perf_counter() - began
-    print("measured", file=sys.stderr, flush=True)
-    found = summary([caller.latencies for caller in callers], sum(caller.errors for caller in callers), took)
+    found = await measured(plan, callers)
     stopped.set()
     await asyncio.gather(*running)
     return found

@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import uvloop
@@ -56,7 +57,18 @@ class Seen:
         return self.requests / self.seconds
 
 
-class _Caller(asyncio.Protocol):
+class Caller(Protocol):
+    """Asks one request after another.
+
+    Attributes:
+        latencies: Of each answer, s.
+    """
+
+    latencies: list[float]
+    errors: int
+
+
+class _Connection(asyncio.Protocol):
     """One connection that has one request under way."""
 
     def __init__(self, requests: list[bytes], first: int) -> None:
@@ -111,12 +123,24 @@ class _Caller(asyncio.Protocol):
 
 
 async def run(plan: Plan) -> Seen:
-    requests = [base64.b64decode(text) for text in plan.requests]
+    requests = requests_of(plan)
     loop = asyncio.get_running_loop()
     callers = []
     for number in range(plan.connections):
-        _, caller = await loop.create_connection(lambda n=number: _Caller(requests, n), plan.host, plan.port)  # type: ignore[misc]
+        _, caller = await loop.create_connection(partial(_Connection, requests, number), plan.host, plan.port)
         callers.append(caller)
+    found = await measured(plan, callers)
+    for caller in callers:
+        caller.stopped = True
+    return found
+
+
+def requests_of(plan: Plan) -> list[bytes]:
+    return [base64.b64decode(text) for text in plan.requests]
+
+
+async def measured(plan: Plan, callers: Sequence[Caller]) -> Seen:
+    """What callers that are at work already see between the end of the warm-up and the end."""
     await asyncio.sleep(plan.warm_up_seconds)
     for caller in callers:
         caller.latencies.clear()
@@ -126,10 +150,7 @@ async def run(plan: Plan) -> Seen:
     await asyncio.sleep(plan.seconds)
     took = time.perf_counter() - began
     print("measured", file=sys.stderr, flush=True)
-    found = summary([caller.latencies for caller in callers], sum(caller.errors for caller in callers), took)
-    for caller in callers:
-        caller.stopped = True
-    return found
+    return summary([caller.latencies for caller in callers], sum(caller.errors for caller in callers), took)
 
 
 def summary(latencies: Sequence[Sequence[float]], errors: int, took: float) -> Seen:

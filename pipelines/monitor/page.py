@@ -18,6 +18,7 @@ from pipelines.adapters.lake import Lake
 from pipelines.monitor import checks, requests
 from pipelines.monitor.records import Check, Request
 from pipelines.monitor.worth import Off, Worth, off, worth
+from pipelines.pages import template
 
 if TYPE_CHECKING:
     import jinja2
@@ -169,13 +170,4 @@ def _share(figure: float | None) -> str:
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
+    return template(Path(__file__).with_name("page.html"))

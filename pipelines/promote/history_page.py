@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.pages import template
 from pipelines.promote.history import Entry, entries, spoken
 from pipelines.promote.records import State
 
@@ -23,14 +24,8 @@ def render(name: str, found: Sequence[Entry], now: datetime, tracking_url: str) 
         found: Oldest first, as :func:`pipelines.promote.history.entries` gives them.
         tracking_url: MLflow's address, for the links to versions.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["spoken"] = spoken
     moves = [entry for entry in found if entry.moved]
-    return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+    return template(_TEMPLATE, filters={"spoken": spoken}).render(
         name=name,
         now=now,
         newest_first=list(reversed(found)),

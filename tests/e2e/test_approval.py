@@ -7,20 +7,17 @@ page need Debian's ``chromium`` (or another, named by CHROMIUM) and are skipped,
 """
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 import yaml
 
+from headrace.demo import wait_until_parsed
+from tests.e2e.homes import Home, finished, follow, free_ports
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PORTS = ("AIRFLOW", "MLFLOW", "SERVING")
 WINDOW = {"window_start": "2026-03-02", "window_end": "2026-03-30", "trials": 1}
 # So small a fleet proves little; what is tested here is who decides after the gate, not the gate.
@@ -32,10 +29,10 @@ GATE = {
 }
 
 
-class System:
+class System(Home):
     """One home, in which the model ``failure`` asks for a person."""
 
-    def __init__(self, folder, ports):
+    def __init__(self, folder):
         from pipelines.sources.profile import BUNDLED
 
         fleet = yaml.safe_load((BUNDLED / "simulated.yaml").read_text("utf-8"))
@@ -43,86 +40,37 @@ class System:
         fleet["models"] = {"failure": {"split": {"valid_share": 0.3, "holdout_share": 0.3}, "gate": GATE}}
         self._fleet, self._profile = fleet, folder / "asked.yaml"
         self.wait_for_a_person("PT1H")
-        self.home = folder / "home"
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
-            "HEADRACE_HOME": str(self.home),
-            "HEADRACE_SOURCE": str(self._profile),
-            "HEADRACE_APPROVAL_MODELS": "failure",
-            "HEADRACE_SERVING_GRPC_PORT": "0",
-            "HEADRACE_EVIDENTLY_PORT": "0",
-            **{f"HEADRACE_{name}_PORT": str(port) for name, port in ports.items()},
+        given = {
+            "SOURCE": self._profile,
+            "APPROVAL_MODELS": "failure",
+            "SERVING_GRPC_PORT": 0,
+            "EVIDENTLY_PORT": 0,
         }
+        super().__init__(folder / "home", given | free_ports(PORTS))
 
     def wait_for_a_person(self, within):
         """Says how long; a task reads its DAG, and so the profile, when it starts."""
         self._fleet["models"]["failure"]["approval"] = {"within": within}
         self._profile.write_text(yaml.safe_dump(self._fleet, sort_keys=False))
 
-    def headrace(self, *words):
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace", *words],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"headrace {words}: {done.stdout}\n{done.stderr}"
-        return done.stdout
-
     def history(self):
-        return json.loads(self.headrace("history", "failure", "--json"))
-
-    @property
-    def settings(self):
-        from pipelines.settings import load_settings
-
-        return load_settings(self.environment)
-
-    def airflow(self):
-        from headrace.airflow_api import AirflowApi
-
-        return AirflowApi(self.settings.airflow, *self.login())
-
-    def registry(self):
-        from pipelines.adapters.registry import Registry
-
-        return Registry(self.settings.tracking)
-
-    def login(self):
-        from headrace.credentials import AIRFLOW_USER, credentials
-
-        return AIRFLOW_USER, credentials(self.settings).airflow_password
-
-    def unpause(self, airflow, dag_id):
-        """Once Airflow has read the DAG's file."""
-        deadline = time.monotonic() + 180
-        while dag_id not in airflow.dag_ids():
-            assert not airflow.import_errors()
-            assert time.monotonic() < deadline, f"{dag_id} was not read"
-            time.sleep(1)
-        airflow.unpause(dag_id)
+        return json.loads(self.headrace("history", "failure", "--json").stdout)
 
     def run_until(self, airflow, run_id, reached, seconds, dag_id="train_failure"):
-        """Follows a run; returns its tasks' states."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            states = {task.task_id: task.state for task in airflow.tasks(dag_id, run_id)}
-            run = airflow.run(dag_id, run_id)
-            if reached(run, states):
-                return states
-            assert "failed" not in states.values(), states
-            time.sleep(1)
-        return pytest.fail(f"{run_id} after {seconds} s: {states}")
+        """Follows a run, none of whose tasks may fail; returns their states."""
+
+        def until(run, tasks):
+            states = {task.task_id: task.state for task in tasks}
+            assert reached(run, states) or "failed" not in states.values(), states
+            return reached(run, states)
+
+        _, tasks = follow(airflow, dag_id, run_id, until, seconds)
+        return {task.task_id: task.state for task in tasks}
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-    ports = {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
-    for listener in sockets:
-        listener.close()
-    running = System(tmp_path_factory.mktemp("approval"), ports)
+    running = System(tmp_path_factory.mktemp("approval"))
     try:
         running.headrace("up")
         yield running
@@ -131,29 +79,19 @@ def system(tmp_path_factory):
 
 
 @pytest.fixture
-def page(system):
+def page(system, browser):
     """A page of the headless browser that is logged in to Airflow."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install chromium, or name one by CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(120_000)
-        user, password = system.login()
-        page.goto(system.settings.airflow, wait_until="domcontentloaded")
-        page.locator("input[type=password]").fill(password)
-        page.locator("input").first.fill(user)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "/auth/login" not in url, wait_until="domcontentloaded")
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(120_000)
+    system.log_in(page)
+    yield page
+    page.close()
 
 
 def ask(system, airflow, run_id):
     """Starts a run and waits until it asks."""
-    system.unpause(airflow, "train_failure")
+    wait_until_parsed(airflow, "train_failure")
+    airflow.unpause("train_failure")
     airflow.trigger("train_failure", run_id, WINDOW)
     states = system.run_until(
         airflow, run_id, lambda _, states: states.get("approve") == "awaiting_input", 900
@@ -192,7 +130,7 @@ def test_no_answer_in_time_is_a_refusal(system):
     system.wait_for_a_person("PT20S")
     with system.airflow() as airflow:
         ask(system, airflow, "unanswered")
-        states = system.run_until(airflow, "unanswered", lambda run, _: run.finished, 120)
+        states = system.run_until(airflow, "unanswered", finished, 120)
         assert airflow.run("train_failure", "unanswered").state == "success"
     assert (states["approve"], states["promote"]) == ("success", "skipped")
     with system.registry() as registry:
@@ -207,7 +145,7 @@ def test_a_candidate_that_a_person_refuses_is_not_promoted(system, page):
     with system.airflow() as airflow:
         ask(system, airflow, "refused")
         report = answer(system, page, "refused", "Reject")
-        states = system.run_until(airflow, "refused", lambda run, _: run.finished, 120)
+        states = system.run_until(airflow, "refused", finished, 120)
         assert airflow.run("train_failure", "refused").state == "success"
     assert (states["approve"], states["promote"]) == ("success", "skipped")
     run_id = report.partition("/runs/")[2].partition("/")[0]
@@ -226,7 +164,7 @@ def test_the_same_candidate_is_promoted_when_a_person_approves_it(system, page):
     with system.airflow() as airflow:
         ask(system, airflow, "approved")
         answer(system, page, "approved", "Approve")
-        states = system.run_until(airflow, "approved", lambda run, _: run.finished, 180)
+        states = system.run_until(airflow, "approved", finished, 180)
     assert states["promote"] == "success"
     _, refused, approved, promoted = system.history()
     assert (refused["action"], approved["action"], approved["actor"]) == ("refuse", "approve", "admin")
@@ -240,19 +178,14 @@ def test_the_same_candidate_is_promoted_when_a_person_approves_it(system, page):
 
 def run_now(system, dag_id, run_id):
     with system.airflow() as airflow:
-        system.unpause(airflow, dag_id)
+        wait_until_parsed(airflow, dag_id)
+        airflow.unpause(dag_id)
         airflow.trigger(dag_id, run_id, {})
-        system.run_until(airflow, run_id, lambda run, _: run.finished, 120, dag_id)
+        system.run_until(airflow, run_id, finished, 120, dag_id)
         return airflow.run(dag_id, run_id).state
 
 
-@pytest.fixture
-def promoted(system):
-    if CHROMIUM is None:
-        pytest.skip("without chromium nobody has approved anything")
-
-
-@pytest.mark.usefixtures("promoted")
+@pytest.mark.usefixtures("browser")  # without one, nobody has approved anything
 def test_an_alias_that_was_taken_off_in_mlflow_enters_the_ledger_by_the_dag(system):
     with system.registry() as registry:
         registry.delete_alias("failure", "production")
@@ -268,7 +201,7 @@ def test_an_alias_that_was_taken_off_in_mlflow_enters_the_ledger_by_the_dag(syst
     assert system.history()[-1]["to_version"] == "1"
 
 
-@pytest.mark.usefixtures("promoted")
+@pytest.mark.usefixtures("browser")
 def test_the_run_of_what_serves_is_brought_back_by_the_dag_when_somebody_deletes_it(system):
     from pipelines.adapters import tracking
 

@@ -6,12 +6,10 @@ worker each and nothing in common with the first but the settings and the mounte
 telemetry to an answer; then Airflow is given another broker, and works on.
 """
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,50 +19,29 @@ import httpx
 import psycopg2
 import pytest
 
-from headrace.airflow_api import AirflowApi
-from headrace.credentials import AIRFLOW_USER, Credentials, credentials
+from headrace.credentials import Credentials, credentials
 from headrace.demo import wait_until_parsed
-from headrace.errors import NotRunningError
 from headrace.exporter import Exporter
 from pipelines.adapters.lake import Lake
-from pipelines.adapters.registry import Registry
 from pipelines.adapters.signing import PRIVATE_KEY, PUBLIC_KEY, Signer
 from pipelines.settings import PREFIX, Settings, load_settings
+from tests.e2e.homes import Home, finished, follow, free_ports
 from tests.services import BUCKET
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 RABBITMQ_URL = os.environ.get("HEADRACE_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
-PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVING_PORT", "SERVING_GRPC_PORT", "AIRFLOW_LOG_PORT")
+PORTS = ("AIRFLOW", "MLFLOW", "SERVING", "SERVING_GRPC", "AIRFLOW_LOG")
 RUN = "by_celery"
 
 
-class Machine:
+class Machine(Home):
     """A home, and the programs that run in it."""
 
-    def __init__(self, home, variables):
-        self.home = home
-        self.environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith(PREFIX)},
-            **variables,
-            "HEADRACE_HOME": str(home),
-        }
+    def __init__(self, home, given, queue):
+        super().__init__(home, given)
+        self.environment["AIRFLOW__OPERATORS__DEFAULT_QUEUE"] = queue
         self.running = []
-
-    @property
-    def settings(self):
-        return load_settings(self.environment)
-
-    def headrace(self, *words):
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace", *words],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"headrace {words}: {done.stdout}\n{done.stderr}"
-        return done.stdout
 
     def run(self, name):
         self.home.mkdir(exist_ok=True)
@@ -100,10 +77,6 @@ class Company:
         self.main = main
         self.workers = workers
 
-    def airflow(self):
-        settings = self.main.settings
-        return AirflowApi(settings.airflow, AIRFLOW_USER, credentials(settings).airflow_password)
-
     def everyone(self):
         return [self.main, *self.workers]
 
@@ -118,16 +91,8 @@ class Company:
         self.workers[1].run("airflow-worker-2")
 
     def finished(self, dag_id, run_id, seconds):
-        with self.airflow() as airflow:
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                with contextlib.suppress(NotRunningError):  # a busy machine's pages may not answer in time
-                    run = airflow.run(dag_id, run_id)
-                    if run.finished:
-                        return run, airflow.tasks(dag_id, run_id)
-                time.sleep(1)
-            tasks = [(task.task_id, task.state) for task in airflow.tasks(dag_id, run_id)]
-        pytest.fail(f"{dag_id} {run_id} after {seconds} s: {tasks}")
+        with self.main.airflow() as airflow:
+            return follow(airflow, dag_id, run_id, finished, seconds)
 
 
 @pytest.fixture(scope="module")
@@ -149,42 +114,37 @@ def queue():
 def company(tmp_path_factory, services, queue):
     folder = tmp_path_factory.mktemp("company")
     given = _mounted_secrets(folder, services)
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-    address = "http://127.0.0.1"
     everyone = {
-        f"{PREFIX}{name}": str(value)
-        for name, value in {
-            "ENVIRONMENT": "production",
-            "SECRETS_FOLDER": given,
-            "SIGNING_KEY": given / PRIVATE_KEY,
-            "TRUSTED_KEYS": given / PUBLIC_KEY,
-            "LAKE_URL": f"s3://{BUCKET}/{secrets.token_hex(4)}/lake",
-            "S3_ENDPOINT_URL": services.s3_endpoint,
-            "ONLINE_STORE_URL": services.redis,
-            "AIRFLOW_EXECUTOR": "CeleryExecutor",
-            "AIRFLOW_PARALLELISM": 1,
-            "AIRFLOW_TRAINING_SLOTS": 2,
-            "TUNING_WORKERS": 2,
-            "PREDICTION_LOG_SHIP_SECONDS": 2,
-            **ports,
-        }.items()
-    } | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": queue}
-    main = Machine(
-        folder / "main",
-        everyone
-        | {
-            f"{PREFIX}MLFLOW_ARTIFACTS_URL": f"s3://{BUCKET}/{secrets.token_hex(4)}/mlflow",
-            f"{PREFIX}AIRFLOW_WORKERS": "0",
-            f"{PREFIX}EVIDENTLY_PORT": "0",
-            f"{PREFIX}PREDICTION_LOG_SEGMENT_SECONDS": "1",
-        },
-    )
-    elsewhere = everyone | {
-        f"{PREFIX}AIRFLOW_URL": f"{address}:{ports['AIRFLOW_PORT']}",
-        f"{PREFIX}TRACKING_URL": f"{address}:{ports['MLFLOW_PORT']}",
-        f"{PREFIX}SERVING_URL": f"{address}:{ports['SERVING_PORT']}",
+        "ENVIRONMENT": "production",
+        "SECRETS_FOLDER": given,
+        "SIGNING_KEY": given / PRIVATE_KEY,
+        "TRUSTED_KEYS": given / PUBLIC_KEY,
+        "LAKE_URL": f"s3://{BUCKET}/{secrets.token_hex(4)}/lake",
+        "S3_ENDPOINT_URL": services.s3_endpoint,
+        "ONLINE_STORE_URL": services.redis,
+        "AIRFLOW_EXECUTOR": "CeleryExecutor",
+        "AIRFLOW_PARALLELISM": 1,
+        "AIRFLOW_TRAINING_SLOTS": 2,
+        "TUNING_WORKERS": 2,
+        "PREDICTION_LOG_SHIP_SECONDS": 2,
+        **free_ports(PORTS),
     }
-    workers = [Machine(folder / f"worker{number}", dict(elsewhere)) for number in (1, 2)]
+    pages = {
+        "MLFLOW_ARTIFACTS_URL": f"s3://{BUCKET}/{secrets.token_hex(4)}/mlflow",
+        "AIRFLOW_WORKERS": 0,
+        "EVIDENTLY_PORT": 0,
+        "PREDICTION_LOG_SEGMENT_SECONDS": 1,
+    }
+    main = Machine(folder / "main", everyone | pages, queue)
+    elsewhere = {
+        f"{service}_URL": f"http://127.0.0.1:{everyone[port]}"
+        for service, port in (
+            ("AIRFLOW", "AIRFLOW_PORT"),
+            ("TRACKING", "MLFLOW_PORT"),
+            ("SERVING", "SERVING_PORT"),
+        )
+    }
+    workers = [Machine(folder / f"worker{number}", everyone | elsewhere, queue) for number in (1, 2)]
     running = Company(main, workers)
     yield running
     for worker in workers:
@@ -214,14 +174,6 @@ def _mounted_secrets(folder, services):
     return given
 
 
-def _free_ports(number):
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 def _rows(url, statement):
     connection = psycopg2.connect(url)
     try:
@@ -243,7 +195,7 @@ def test_a_model_goes_from_telemetry_to_an_answer_over_two_celery_workers(compan
         "override_by": "ada",
         "override_reason": "a test of the services",
     }
-    with company.airflow() as airflow:
+    with company.main.airflow() as airflow:
         wait_until_parsed(airflow, "train_failure")
         airflow.trigger("train_failure", RUN, conf)
     run, tasks = company.finished("train_failure", RUN, 600)
@@ -311,7 +263,7 @@ def test_each_part_keeps_its_state_in_its_service(company):
 
 def test_the_pages_show_the_log_of_a_task_that_ran_on_another_machine(company):
     first = next(iter(sorted(company.workers[0].tasks() - {"tune", "ingest", "validate"})))
-    with company.airflow() as airflow:
+    with company.main.airflow() as airflow:
         task = next(task for task in airflow.tasks("train_failure", RUN) if task.task_id == first)
         lines = airflow.log("train_failure", RUN, task)
     assert any(
@@ -348,11 +300,11 @@ def test_prometheus_sees_how_much_airflow_has_to_do(company):
 def test_another_broker_is_a_setting(company, queue):
     """Redis before, RabbitMQ now; the same homes, workers and runs."""
     company.work_with(RABBITMQ_URL)
-    with company.airflow() as airflow:
+    with company.main.airflow() as airflow:
         wait_until_parsed(airflow, "predictions")
         airflow.trigger("predictions", "by_rabbitmq", {})
     run, tasks = company.finished("predictions", "by_rabbitmq", 120)
     assert run.state == "success", [(task.task_id, task.state) for task in tasks]
-    assert Registry(company.main.settings.tracking).alias_version("failure", "production").version == "1"
-    told = json.loads(company.main.headrace("status", "--json"))
+    assert company.main.registry().alias_version("failure", "production").version == "1"
+    told = json.loads(company.main.headrace("status", "--json").stdout)
     assert told["models"]["failure"]["serving"] == "1"

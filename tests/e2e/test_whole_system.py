@@ -3,6 +3,7 @@
 The tests of this file share one system with those of its pages, and run in their order; the first takes minutes.
 """
 
+import json
 import os
 import signal
 import time
@@ -10,12 +11,14 @@ import time
 import httpx
 import pytest
 
+from tests.e2e.homes import finished, follow
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 def test_the_demo_ends_with_a_model_that_airflow_trained_and_the_server_answers_with(system):
     shown = system.headrace("demo")
-    status = system.status()
+    status = json.loads(system.headrace("status", "--json").stdout)
     assert {
         name: status["services"][name]["state"] for name in ("airflow", "mlflow", "serving")
     } == dict.fromkeys(("airflow", "mlflow", "serving"), "up")
@@ -49,7 +52,7 @@ def test_a_machine_is_answered_for_from_the_online_store(system):
         .collect()
         .item()
     )
-    url = f"{system.serving}/models/failure/predict"
+    url = f"{system.settings.serving}/models/failure/predict"
     answer = httpx.post(url, json={"entities": [machine], "at": f"{_days_ago(0)}T00:00:00Z"}, timeout=60)
     assert answer.status_code == 200, answer.text
     assert 0 <= answer.json()["predictions"][0]["probability"] <= 1
@@ -69,10 +72,10 @@ def test_a_task_that_is_killed_is_run_again_and_there_is_one_version(system):
         def tuning(_, tasks):
             return any(task.task_id == "tune" and task.state == "running" for task in tasks)
 
-        system.follow(airflow, "train_failure", "killed", tuning, 240)
+        follow(airflow, "train_failure", "killed", tuning, 240)
         time.sleep(4)
         os.kill(_pid_of(airflow, "train_failure", "killed", "tune"), signal.SIGKILL)
-        run, tasks = system.follow(airflow, "train_failure", "killed", lambda run, _: run.finished, 300)
+        run, tasks = follow(airflow, "train_failure", "killed", finished, 300)
     assert run.state == "success"
     assert next(task.try_number for task in tasks if task.task_id == "tune") == 2
     assert len(system.registry().versions("failure")) == 2
@@ -86,7 +89,7 @@ def test_a_batch_that_is_broken_as_a_whole_stops_the_run_and_the_log_says_what_a
             "broken",
             {"window_start": "2026-01-01", "window_end": "2026-01-03", "source": str(profile)},
         )
-        run, tasks = system.follow(airflow, "train_failure", "broken", lambda run, _: run.finished, 180)
+        run, tasks = follow(airflow, "train_failure", "broken", finished, 180)
         assert run.state == "failed"
         failed = next(task for task in tasks if task.task_id == "validate" and task.state == "failed")
         assert failed.try_number == 1, "a broken batch is not tried again"
@@ -101,17 +104,13 @@ def test_a_batch_that_is_broken_as_a_whole_stops_the_run_and_the_log_says_what_a
 def test_rollback_by_alias_is_followed_within_two_seconds(system):
     from pipelines.adapters.registry import ALIAS_PRODUCTION
 
-    registry = system.registry()
+    registry, url = system.registry(), f"{system.settings.serving}/models/failure/predict"
     for version in ("2", "1"):
         registry.set_alias("failure", ALIAS_PRODUCTION, version)
         deadline = time.monotonic() + 2
         serving = None
         while time.monotonic() < deadline and serving != version:
-            serving = (
-                httpx.post(f"{system.serving}/models/failure/predict", json={"records": [{}]}, timeout=10)
-                .json()
-                .get("version")
-            )
+            serving = httpx.post(url, json={"records": [{}]}, timeout=10).json().get("version")
         assert serving == version
 
 

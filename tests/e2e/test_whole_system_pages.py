@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from tests.e2e.homes import finished, follow
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CALLERS = 2
@@ -25,28 +27,21 @@ def _two_versions(system):
     with system.registry() as registry, system.airflow() as airflow:
         if registry.version("failure", "2") is None:
             airflow.trigger("train_failure", "second", {**window(), "trials": 4})
-            system.follow(airflow, "train_failure", "second", lambda run, _: run.finished, 400)
+            follow(airflow, "train_failure", "second", finished, 400)
         registry.set_alias("failure", "production", "1")
 
 
 @pytest.fixture(scope="module")
 def airflow_url(system):
-    return f"http://127.0.0.1:{system.ports['AIRFLOW']}"
+    return system.settings.airflow
 
 
 @pytest.fixture(scope="module")
-def page(system, browser, airflow_url):
+def page(system, browser):
     """A page that is logged in to Airflow."""
-    from headrace.credentials import AIRFLOW_USER, credentials
-    from pipelines.settings import load_settings
-
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.set_default_timeout(PATIENT)
-    page.goto(airflow_url, wait_until="domcontentloaded")
-    page.locator("input[type=password]").fill(credentials(load_settings(system.environment)).airflow_password)
-    page.locator("input").first.fill(AIRFLOW_USER)
-    page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: "/auth/login" not in url, wait_until="domcontentloaded")
+    system.log_in(page)
     yield page
     page.close()
 
@@ -83,9 +78,7 @@ def triggered(system, page, airflow_url):
     assert run["conf"]["window_start"] == window()["window_start"], run
     assert run["conf"]["trials"] == 4
     with system.airflow() as airflow:
-        ended, tasks = system.follow(
-            airflow, "train_failure", run["dag_run_id"], lambda run, _: run.finished, 400
-        )
+        ended, tasks = follow(airflow, "train_failure", run["dag_run_id"], finished, 400)
     assert ended.state == "success", [(task.task_id, task.state) for task in tasks]
     return run["dag_run_id"]
 
@@ -189,11 +182,11 @@ def test_the_alias_is_moved_in_mlflow_by_clicking_under_load_and_the_server_foll
     with system.registry() as registry:
         registry.set_alias("failure", "production", "2")
     system.headrace("history", "failure")  # the ledger has it now, so that what follows is a move of its own
-    url = f"{system.serving}/models/failure/predict"
+    url = f"{system.settings.serving}/models/failure/predict"
     with Callers(url) as callers:
         wait_until(lambda: callers.answered and callers.answered[-1][2] == "2", 10)
         page.goto(
-            f"http://127.0.0.1:{system.ports['MLFLOW']}/#/models/failure/versions/1",
+            f"{system.settings.tracking}/#/models/failure/versions/1",
             wait_until="domcontentloaded",
         )
         page.get_by_title(re.compile("(Add|Edit) aliases")).click()
@@ -223,7 +216,7 @@ def test_a_prediction_is_tried_on_the_servers_page(system, page):
     midnight = f"{datetime.now(UTC).date().isoformat()}T00:00:00Z"
     refused = []
     page.on("console", lambda message: refused.append(message.text) if message.type == "error" else None)
-    page.goto(system.serving, wait_until="domcontentloaded")
+    page.goto(system.settings.serving, wait_until="domcontentloaded")
     page.get_by_text("version 1 answers").wait_for()
     page.get_by_text("Try a prediction of failure").click()
     page.locator("#model-failure input[name=entity]").fill(machine)
@@ -232,7 +225,9 @@ def test_a_prediction_is_tried_on_the_servers_page(system, page):
     page.get_by_text("Answer of").wait_for()
     shown = page.locator("#model-failure .answer-of").inner_text()
     told = httpx.post(
-        f"{system.serving}/models/failure/predict", json={"entities": [machine], "at": midnight}, timeout=60
+        f"{system.settings.serving}/models/failure/predict",
+        json={"entities": [machine], "at": midnight},
+        timeout=60,
     ).json()["predictions"][0]
     assert f"{told['probability']:.5g}" in shown
     assert page.locator("#model-failure .shares tr").count() == 12

@@ -12,6 +12,7 @@ from pipelines.evaluate.checks import Check, CheckKind
 from pipelines.evaluate.report import forest
 from pipelines.evaluate.report.evidence import CANDIDATE, Evidence, level, number, signed, stated
 from pipelines.evaluate.report.pictures import picture
+from pipelines.pages import template
 from pipelines.references import Outcome
 
 if TYPE_CHECKING:
@@ -93,22 +94,15 @@ def groups(checks: tuple[Check, ...]) -> tuple[Group, ...]:
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return template(
+        Path(__file__).with_name("page.html"),
+        filters={
+            "number": number,
+            "signed": signed,
+            "level": level,
+            "stated": stated,
+            "word": _WORDS.__getitem__,
+            "row": forest.row,
+        },
+        names={"forest": forest, "Outcome": Outcome},
     )
-    environment.filters |= {
-        "number": number,
-        "signed": signed,
-        "level": level,
-        "stated": stated,
-        "word": _WORDS.__getitem__,
-        "row": forest.row,
-    }
-    environment.globals |= {"forest": forest, "Outcome": Outcome}
-    return environment.get_template("page.html")

@@ -1,6 +1,5 @@
 """The report in a real MLflow server: on the run, on the version, and back through the command."""
 
-import mlflow
 import pytest
 from typer.testing import CliRunner
 
@@ -38,6 +37,8 @@ def candidate(configured, make_export, register_export, tmp_path):
 
 
 def test_it_stands_on_the_run_and_on_the_version_however_often(configured, candidate, tmp_path):
+    import mlflow
+
     name, version = candidate.registered_name, candidate.version
     training = a_training().model_copy(update={"registered_name": name, "run_id": candidate.run_id})
     record.keep(Lake.of(configured), Lineage(version=version, training=training))
