@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -21,13 +22,13 @@ from serving.grpc.messages import POOL, SERVICE
 from serving.grpc.service import InferenceService
 from serving.metrics import ServingMetrics
 from serving.repository import Repository
-from serving.threads import Threads
 from serving.tracing import Tracer
 
-# Predictions hold the interpreter's lock for most of their time: more threads would only wait for it.
-_THREADS = 8
+# Each call holds a thread from its first byte on, in grpcio: with fewer than there may be calls, some that never
+# send the rest would hold up all others. Few of them work at a time (InferenceService).
+_CALLS = 512
+_CALLS_PER_CONNECTION = 128
 _GRACE_SECONDS = 10.0
-_WAITING_PER_THREAD = 64
 _METADATA_BYTES = 16 * 2**10
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,6 @@ class GrpcServer:
         shared: bool = False,
     ) -> None:
         self._health = HealthService(plane)
-        threads = Threads(_THREADS, "grpc")
         service = InferenceService(
             plane,
             repository,
@@ -67,13 +67,14 @@ class GrpcServer:
             logs_requests=settings.serving_access_log,
         )
         if metrics is not None:
-            metrics.watch("grpc", lambda: service.under_way, lambda: threads.waiting)
+            metrics.watch("grpc", lambda: service.under_way, lambda: service.waiting)
         self._server = grpc.server(
-            threads,
+            ThreadPoolExecutor(_CALLS, thread_name_prefix="grpc"),
             handlers=[service.handlers()],
-            maximum_concurrent_rpcs=_THREADS * _WAITING_PER_THREAD,
+            maximum_concurrent_rpcs=_CALLS,
             options=(
                 ("grpc.so_reuseport", int(shared)),
+                ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
                 ("grpc.max_receive_message_length", settings.serving_max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _METADATA_BYTES),

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any
 
 import grpc
@@ -33,6 +33,8 @@ _AUTHORIZATION = "authorization"
 _OPEN = frozenset({"ServerLive", "ServerReady", "RepositoryModelLoad", "RepositoryModelUnload"})
 _OF_MODEL = frozenset({"ModelReady", "ModelMetadata"})
 _EXTENSIONS = ("model_repository",)
+# Predictions hold the interpreter's lock for most of their time: more threads would only wait for it.
+_AT_WORK = 8
 
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,13 @@ class InferenceService:
         self._logs_requests = logs_requests
         self._forms = Forms()
         self._counting = Lock()
+        self._working = Semaphore(_AT_WORK)
         self.under_way = 0
+
+    @property
+    def waiting(self) -> int:
+        """Predictions that were read and that nobody works at yet."""
+        return max(0, self.under_way - _AT_WORK)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For ``grpc.Server.add_generic_rpc_handlers``."""
@@ -91,9 +99,12 @@ class InferenceService:
             identity = request_id(given)
             REQUEST_ID.set(identity)
             context.set_trailing_metadata(((REQUEST_ID_METADATA, identity),))
-            if self._tracer is None:
-                return self._infer(content, context, given)
-            return self._traced(self._tracer, content, context, identity)
+            with self._working:
+                if not context.is_active():  # the caller went away meanwhile
+                    context.abort(grpc.StatusCode.CANCELLED, "nobody waits for the answer")
+                if self._tracer is None:
+                    return self._infer(content, context, given)
+                return self._traced(self._tracer, content, context, identity)
         finally:
             with self._counting:
                 self.under_way -= 1

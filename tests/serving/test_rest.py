@@ -405,6 +405,7 @@ def test_stale_features_are_no_answer(with_store: TestClient) -> None:
     assert "telemetry_windows of 30.0 h" in answer.json()["error"]
 
 
+@pytest.mark.integration  # a process of its own
 def test_without_a_feature_store_client_entities_are_501_with_the_remedy(client: TestClient) -> None:
     code = """
 import sys, tempfile

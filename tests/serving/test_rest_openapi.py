@@ -8,16 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from pipelines.adapters.exports import manifest_sha256
 from pipelines.adapters.registry import Registry
@@ -30,18 +23,13 @@ from tests.serving.running import running
 
 pytestmark = pytest.mark.integration  # some hundred requests for each operation
 
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
-]
-
 
 @pytest.fixture(scope="module")
 def api(
     make_export: Callable[..., Path], trusted_keys: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
+    import schemathesis
+
     settings = load_settings({}, home=tmp_path_factory.mktemp("home"), trusted_keys=trusted_keys)
     folder = settings.home / "serving"
     export = make_export(folder / "tiny" / "2")
@@ -53,6 +41,19 @@ def api(
 
 
 def test_every_operation_does_what_the_description_says(api: Any) -> None:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import (
+        content_type_conformance,
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
+    checks = [
+        not_a_server_error,
+        status_code_conformance,
+        content_type_conformance,
+        response_schema_conformance,
+    ]
     tried = []
     for found in api.get_all_operations():
         operation = found.ok()
@@ -67,7 +68,7 @@ def test_every_operation_does_what_the_description_says(api: Any) -> None:
             asks_store = isinstance(case.body, dict) and "entities" in case.body
             if response.status_code == 503 and (asks_store or case.path.endswith("ready")):
                 return  # no store was ever filled here; and of readiness 503 is the news, not an error
-            case.validate_response(response, checks=CHECKS)
+            case.validate_response(response, checks=checks)
 
         holds()
         tried.append(operation.label)

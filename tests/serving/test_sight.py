@@ -314,6 +314,7 @@ def test_text_for_people_names_the_request_too() -> None:
 # Traces
 
 
+@pytest.mark.integration  # a process of its own
 def test_without_an_address_nothing_of_opentelemetry_is_imported() -> None:
     import subprocess
     import sys

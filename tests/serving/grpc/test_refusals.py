@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
@@ -14,7 +18,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from serving.grpc.messages import METHODS, REQUESTS, RESPONSES, SERVICE
-from serving.grpc.server import _THREADS
+from serving.grpc.service import _AT_WORK
 from tests.serving.grpc.asking import (
     ROW,
     TINY,
@@ -118,9 +122,9 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_answered(
     monkeypatch.setattr(serving.plane, "find", held)
     ask = serving.channel.unary_unary(f"/{SERVICE}/ModelInfer")
     content = request_of(ROW).SerializeToString()
-    under_way = [ask.future(content, timeout=30) for _ in range(_THREADS)]
+    under_way = [ask.future(content, timeout=30) for _ in range(_AT_WORK)]
     try:
-        wait_until(lambda: len(asked) == _THREADS)
+        wait_until(lambda: len(asked) == _AT_WORK)
         with pytest.raises(grpc.RpcError) as caught:
             ask(content, timeout=0.1)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -128,7 +132,42 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_answered(
         free.set()
     assert all(RESPONSES["ModelInfer"].FromString(each.result()).model_name == "net" for each in under_way)
     serving.call("ModelInfer", request_of(ROW))
-    assert len(asked) == _THREADS + 1
+    assert len(asked) == _AT_WORK + 1
+
+
+def test_calls_that_are_never_sent_whole_hold_up_nobody(serving: Serving) -> None:
+    with half_sent(serving.address, 3 * _AT_WORK):
+        assert serving.call("ModelInfer", request_of(ROW), timeout=10).model_name == "net"
+        assert serving.call("ServerLive", timeout=10).live
+
+
+@contextmanager
+def half_sent(address: str, calls: int) -> Iterator[None]:
+    """So many calls over one connection, each with its headers and half of its message, as gRPC frames them."""
+    host, _, port = address.partition(":")
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"/{SERVICE}/ModelInfer",
+        ":authority": address,
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    # Each a literal that is not to be indexed, without Huffman's code.
+    block = b"".join(
+        b"\0" + b"".join(bytes([len(part)]) + part.encode() for part in pair) for pair in headers.items()
+    )
+    message = b"\0" + struct.pack(">I", 100) + bytes(50)
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b""))
+        for stream in range(1, 2 * calls, 2):
+            connection.sendall(_frame(1, 4, stream, block) + _frame(0, 0, stream, message))
+        time.sleep(0.5)  # until they hold what they will hold
+        yield
+
+
+def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
 
 
 CONTENTS = st.fixed_dictionaries(
