@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from models.specs import Monitor
 from pipelines.monitor.drift import Finding
@@ -195,7 +195,9 @@ def _not_wanted(check: Check, monitor: Monitor) -> str:
     if check.skewed and not _to_learn_from(check):
         return "callers are answered from other features than training reads: mend the online store or its feeding"
     if check.realised.below or check.late.figures.below or check.estimated.below:
-        return f"the loss has not lasted {rule.quality_below_floor} yet"
+        if rule.quality_below_floor is None:
+            return "a loss of quality asks for none here"
+        return f"the loss has not lasted {rule.quality_below_floor / timedelta(hours=1):g} hours yet"
     if check.realised.fallen and not check.drifted:
         return "quality left its band, and not its floor"
     score = check.drift_score or 0.0

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.offline_store import point_in_time_join
-
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 TTL = 5 * MINUTE
@@ -49,6 +47,8 @@ def _newest(
 def test_each_label_row_gets_what_a_search_of_all_rows_finds(
     ttl: timedelta | None, rows: list[tuple[str, int, int, int | None]], labels: list[tuple[str, int]]
 ) -> None:
+    from feature_repo.offline_store import point_in_time_join  # imports Feast
+
     right = pl.LazyFrame(
         rows,
         schema={"unit": pl.String, "minute": pl.Int64, "written": pl.Int64, "value": pl.Int64},

@@ -114,6 +114,7 @@ def test_a_file_that_is_no_model_is_refused(export: Path, predictor: Predictor, 
         open_runtime(predictor.manifest, tmp_path)
 
 
+@pytest.mark.integration  # a process of its own
 def test_an_export_loads_where_only_the_serving_extra_is_installed(export: Path) -> None:
     """Blocks what the extra does not bring: importing any of it fails, as where it is not installed."""
     code = """
