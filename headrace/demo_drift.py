@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 MODEL = "failure"
 DAY = timedelta(days=1)
 BEFORE = 3 * DAY  # of the old world that callers ask about
-#: Monitoring looks so long after the change. The first look notices; with the second it is an alarm, and a request
-#: that waits; by the last one enough of the new world is known to be learned and judged.
-LOOKS = (1 * DAY, 4 * DAY, 10 * DAY)
+#: Monitoring looks so long after the change. The first look notices; the second has labels of a week of the new world,
+#: and alarms; by the last one the loss has lasted, and enough of the new world is known to be learned and judged.
+LOOKS = (1 * DAY, 8 * DAY, 10 * DAY)
 AFTER = 3 * DAY  # of the new world that the new version answers about; what came of them is known a day later
 HIDDEN, COOLER = 1.0, -6.0
 _EVENT_SECONDS = 120
