@@ -141,11 +141,14 @@ def late(
 
 def _since(said: pl.DataFrame, path: str, seen: int | None, lake: Lake) -> pl.DataFrame:
     """Labels that an older version of the table does not have."""
+    import polars as pl
+
     if seen is None:
         return said
     try:
         known = lake.scan(path, seen).collect()
-    except LakeError:  # vacuumed: nobody can tell any more which are new
+    # Vacuumed, as a version or by its files: nobody can tell any more which are new.
+    except (LakeError, OSError, pl.exceptions.ComputeError):
         return said
     return said.join(known, on=said.columns, how="anti", nulls_equal=True)
 
